@@ -1,0 +1,87 @@
+"""Changes: the feed of what caches must forget, written in the transaction that makes them stale.
+
+A commit of this process evicts before anybody hears of it; one of another process (a command run
+beside the server) is seen within FOLLOW_SECONDS.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable
+
+import structlog
+
+from app.edge.database import Connection, Database, Group, Transaction
+from app.errors import AppError
+
+FOLLOW_SECONDS = 0.2
+KEPT_CHANGES = 10_000
+
+Listener = Callable[[str], None]
+
+log = structlog.get_logger("changes")
+
+
+def announce(tx: Transaction, topic: str, key: str) -> None:
+    """Say, in this transaction, that what is cached of `key` under `topic` is stale."""
+    tx.execute("INSERT INTO changes (topic, key) VALUES (?, ?)", topic, key)
+    tx.announced.append((topic, key))
+
+
+def trim(tx: Transaction) -> int:
+    """Delete all but the newest KEPT_CHANGES; a node that was away for longer starts with empty caches."""
+    return tx.execute("DELETE FROM changes WHERE sequence <= (SELECT max(sequence) FROM changes) - ?", KEPT_CHANGES)
+
+
+class Changes:
+    """Hands each change to those that cache its topic."""
+
+    def __init__(self) -> None:
+        self._listeners: dict[str, list[Listener]] = defaultdict(list)
+        self._sequence = 0
+        self._data_version = 0
+
+    def listen(self, topic: str, listener: Listener) -> None:
+        self._listeners[topic].append(listener)
+
+    def committed(self, group: Group) -> None:
+        """Evict what a group of our own writer announced."""
+        for topic, key in group.announced:
+            self._tell(topic, key)
+
+    async def start(self, db: Database) -> None:
+        """Begin with the newest change: call this before any cache is filled."""
+        self._sequence = await db.read(_newest)
+
+    async def follow(self, db: Database) -> None:
+        """Evict what other processes announce, until cancelled."""
+        while True:
+            await asyncio.sleep(FOLLOW_SECONDS)
+            try:
+                await self.catch_up(db)
+            except AppError as error:
+                log.warning("feed_not_read", error=error.message)
+
+    async def catch_up(self, db: Database) -> None:
+        version, rows = await db.read(_since, self._data_version, self._sequence)
+        self._data_version = version
+        for sequence, topic, key in rows:
+            self._sequence = sequence
+            self._tell(topic, key)
+
+    def _tell(self, topic: str, key: str) -> None:
+        for listener in self._listeners[topic]:
+            listener(key)
+
+
+def _newest(connection: Connection) -> int:
+    row = connection.fetch_one("SELECT coalesce(max(sequence), 0) FROM changes")
+    return int(row[0]) if row else 0
+
+
+def _since(connection: Connection, seen: int, sequence: int) -> tuple[int, list[tuple[int, str, str]]]:
+    row = connection.fetch_one("PRAGMA data_version")
+    version = int(row[0]) if row else 0
+    if version == seen:
+        return version, []
+    rows = connection.fetch("SELECT sequence, topic, key FROM changes WHERE sequence > ? ORDER BY sequence", sequence)
+    return version, [(int(row[0]), row[1], row[2]) for row in rows]

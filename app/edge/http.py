@@ -1,0 +1,141 @@
+"""HTTP: bodies read within a limit, shapes that name the wrong field, answers with an ETag."""
+
+import hashlib
+import re
+import zlib
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.edge.clock import parse_instant
+from app.edge.database import Database
+from app.errors import Invalid, TooLarge
+from app.settings import Settings
+
+T = TypeVar("T")
+
+BODY_BYTES = 1 << 20
+QUERY_INT_DIGITS = 15
+
+_encoder = msgspec.json.Encoder()
+_decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
+_TYPE_ERROR = re.compile(r"(?P<problem>.*?)(?: - at `(?P<path>[^`]+)`)?", re.DOTALL)
+
+encode_json = _encoder.encode
+
+
+def db_of(request: Request) -> Database:
+    db: Database = request.scope["state"]["db"]
+    return db
+
+
+def settings_of(request: Request) -> Settings:
+    settings: Settings = request.scope["state"]["settings"]
+    return settings
+
+
+async def read_body(request: Request, limit: int = BODY_BYTES) -> bytes:
+    """The whole body; TooLarge as soon as more than `limit` bytes were announced or have arrived."""
+    announced = request.headers.get("content-length", "")
+    if announced.isdigit() and len(announced) < QUERY_INT_DIGITS and int(announced) > limit:
+        raise too_large(int(announced), limit)
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise too_large(size, limit)
+        chunks.append(chunk)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def too_large(size: int, limit: int) -> TooLarge:
+    return TooLarge(f"Request body too large: {size} bytes (max: {limit})", limit=limit, actual=size)
+
+
+def gunzip(body: bytes, limit: int) -> bytes:
+    """Decompress, but never to more than `limit` bytes: a small body may hide a large one."""
+    stream = zlib.decompressobj(wbits=31)
+    try:
+        plain = stream.decompress(body, limit + 1)
+    except zlib.error as error:
+        raise Invalid("The body is not valid gzip") from error
+    if len(plain) > limit:
+        raise too_large(len(plain), limit)
+    if not stream.eof:
+        raise Invalid("The gzip body ends too early")
+    return plain
+
+
+async def read_json(request: Request, shape: type[T], limit: int = BODY_BYTES) -> T:
+    """The body as a `shape`. Invalid says where the JSON breaks, or which field has the wrong type."""
+    return decode_json(await read_body(request, limit), shape)
+
+
+def decode_json(body: bytes | msgspec.Raw, shape: type[T]) -> T:
+    decoder = _decoders.get(shape)
+    if decoder is None:
+        decoder = _decoders[shape] = msgspec.json.Decoder(shape)
+    try:
+        value: T = decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise Invalid(describe_mismatch(error)) from error
+    except msgspec.DecodeError as error:
+        raise Invalid(f"Invalid JSON: {error}") from error
+    except UnicodeDecodeError as error:
+        raise Invalid(f"Invalid JSON: byte {error.start} is not UTF-8") from error
+    except RecursionError as error:
+        raise Invalid("Invalid JSON: nested too deeply") from error
+    return value
+
+
+def describe_mismatch(error: msgspec.ValidationError) -> str:
+    """`field: expected …, got …` from msgspec's words."""
+    match = _TYPE_ERROR.fullmatch(str(error))
+    if match is None or match["path"] is None:
+        return str(error)
+    field = match["path"].removeprefix("$").removeprefix(".") or "body"
+    return f"{field}: {match['problem'].replace('`', '')}"
+
+
+def json_response(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(_encoder.encode(value), status, headers, "application/json")
+
+
+def cached_response(request: Request, value: Any, vary: str = "Authorization") -> Response:
+    """A private answer that browsers must ask for again; 304 where they hold it already."""
+    body = _encoder.encode(value)
+    etag = f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
+    headers = {"ETag": etag, "Cache-Control": "private, no-cache", "Vary": vary}
+    held = request.headers.get("if-none-match")
+    if held is not None and matches_etag(held, etag):
+        return Response(None, 304, headers)
+    return Response(body, 200, headers, "application/json")
+
+
+def matches_etag(header: str, etag: str) -> bool:
+    """If-None-Match's weak comparison (RFC 9110, 13.1.2)."""
+    return header.strip() == "*" or etag in (item.strip().removeprefix("W/") for item in header.split(","))
+
+
+def query_int(request: Request, name: str, default: int, *, least: int = 0, most: int) -> int:
+    """A whole number from the query, lowered to `most`; Invalid for anything that is not one."""
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) <= QUERY_INT_DIGITS) or int(text) < least:
+        raise Invalid(f"{name}: expected a whole number of at least {least}, got {text[:40]!r}")
+    return min(int(text), most)
+
+
+def query_instant(request: Request, name: str, default: int) -> int:
+    """Milliseconds from an ISO-8601 instant or a day in the query; a zone-less one is UTC."""
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    try:
+        return parse_instant(text)
+    except ValueError as error:
+        raise Invalid(f"{name}: expected an ISO-8601 instant, got {text[:40]!r}") from error

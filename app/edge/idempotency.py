@@ -1,0 +1,100 @@
+"""Idempotency-Key: the first answer is stored with its effect, in one transaction, and given again."""
+
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.edge import expiring
+from app.edge.clock import now_ms
+from app.edge.database import Transaction
+from app.edge.http import db_of, encode_json
+from app.errors import Conflict, Invalid, Unprocessable
+
+KIND = "idempotency"
+KEPT_MS = 24 * 3_600_000
+KEY_CHARACTERS = 255
+ANSWER_BYTES = 256 << 10
+
+
+class Answer(msgspec.Struct, frozen=True, array_like=True):
+    """A status and a JSON body, and the hash of the request that they answer."""
+
+    status: int
+    body: bytes
+    request_hash: bytes = b""
+
+    def response(self) -> Response:
+        return Response(self.body, self.status, media_type="application/json")
+
+
+class Running:
+    """The keys whose first request is still being answered, on the machine that placement names."""
+
+    def __init__(self) -> None:
+        self._keys: set[str] = set()
+
+    @asynccontextmanager
+    async def only(self, key: str) -> AsyncIterator[None]:
+        if key in self._keys:
+            raise Conflict("A request with this Idempotency-Key is still running")
+        self._keys.add(key)
+        try:
+            yield
+        finally:
+            self._keys.discard(key)
+
+
+async def write_once(
+    request: Request, principal: str, body: bytes, status: int, job: Callable[..., Any], *args: Any
+) -> Response:
+    """Run `job(tx, *args)` as a write and answer its value as JSON with `status`.
+
+    With an `Idempotency-Key`, a second request of this principal, method and path gets the first's answer;
+    Unprocessable with another body, Conflict while the first is running.
+    """
+    header = request.headers.get("idempotency-key")
+    if header is None:
+        answer = await db_of(request).write(_answer, status, b"", job, args)
+        return answer.response()
+    if not 1 <= len(header) <= KEY_CHARACTERS:
+        raise Invalid(f"Idempotency-Key: expected 1 to {KEY_CHARACTERS} characters, got {len(header)}")
+    key = _digest(principal, request.method, request.url.path, header).hex()
+    running: Running = request.scope["state"]["running"]
+    async with running.only(key):
+        asked = _digest(body.decode("latin-1"))
+        answer = await db_of(request).write(_answer_once, key, asked, status, job, args, now_ms())
+    return answer.response()
+
+
+def _answer(tx: Transaction, status: int, asked: bytes, job: Callable[..., Any], args: tuple[Any, ...]) -> Answer:
+    return Answer(status, encode_json(job(tx, *args)), asked)
+
+
+def _answer_once(
+    tx: Transaction,
+    key: str,
+    asked: bytes,
+    status: int,
+    job: Callable[..., Any],
+    args: tuple[Any, ...],
+    now: int,
+) -> Answer:
+    stored = expiring.find(tx, KIND, key, now_ms=now)
+    if stored is not None:
+        answer = msgspec.msgpack.decode(stored, type=Answer)
+        if answer.request_hash != asked:
+            raise Unprocessable("This Idempotency-Key was used with another body")
+        return answer
+    answer = _answer(tx, status, asked, job, args)
+    if len(answer.body) <= ANSWER_BYTES:
+        expiring.put(tx, KIND, key, msgspec.msgpack.encode(answer), until_ms=now + KEPT_MS)
+    return answer
+
+
+def _digest(*parts: str) -> bytes:
+    return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).digest()

@@ -1,0 +1,61 @@
+"""The router: a table of routes, found by one dictionary look-up where the path holds no parameter."""
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import NamedTuple
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import compile_path
+from starlette.types import Receive, Scope, Send
+
+from app.edge.placement import Placement
+from app.errors import MethodNotAllowed, NotFound
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class Route(NamedTuple):
+    """One line of the contents page."""
+
+    method: str
+    path: str
+    placement: Placement
+    endpoint: Endpoint
+
+
+class Router:
+    """Answers with the endpoint of a path and method; NotFound and MethodNotAllowed otherwise."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._fixed: dict[str, dict[str, Route]] = {}
+        patterns: dict[str, dict[str, Route]] = {}
+        for route in routes:
+            table = patterns if "{" in route.path else self._fixed
+            table.setdefault(route.path, {})[route.method] = route
+        self._patterns = [(compile_path(path)[0], methods) for path, methods in patterns.items()]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        route = self._find(scope)
+        scope["route"] = route
+        response = await route.endpoint(Request(scope, receive, send))
+        await response(scope, receive, send)
+
+    def _find(self, scope: Scope) -> Route:
+        path = scope["path"]
+        methods = self._fixed.get(path)
+        if methods is None:
+            methods = self._match_pattern(scope, path)
+        method = scope["method"]
+        route = methods.get("GET" if method == "HEAD" else method)
+        if route is None:
+            allowed = sorted(methods.keys() | ({"HEAD"} if "GET" in methods else set()) | {"OPTIONS"})
+            raise MethodNotAllowed("Method not allowed", headers={"Allow": ", ".join(allowed)})
+        return route
+
+    def _match_pattern(self, scope: Scope, path: str) -> dict[str, Route]:
+        for pattern, methods in self._patterns:
+            match = pattern.match(path)
+            if match is not None:
+                scope["path_params"] = match.groupdict()
+                return methods
+        raise NotFound("Not found")

@@ -1,0 +1,81 @@
+"""The one SQLite in this process: pysqlite3, checked when it is imported.
+
+Two copies of SQLite on one file drop each other's locks and lose acknowledged commits, and libraries
+before 3.51.3 can corrupt a WAL that two connections write and checkpoint (docs/edge.md).
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+if "_sqlite3" in sys.modules:
+    raise ImportError("The standard library's sqlite3 is loaded already: import `app` before it.")
+
+import pysqlite3
+import pysqlite3.dbapi2
+
+sys.modules["sqlite3"] = pysqlite3
+sys.modules["sqlite3.dbapi2"] = pysqlite3.dbapi2
+
+OLDEST_SAFE = (3, 51, 3)
+BUSY_SECONDS = 5.0
+PAGE_CACHE_KIB = 65_536
+MMAP_BYTES = 1 << 30
+STATEMENTS_CACHED = 256
+
+if pysqlite3.sqlite_version_info < OLDEST_SAFE:
+    raise ImportError(f"SQLite {pysqlite3.sqlite_version} is older than 3.51.3, which mends the WAL reset.")
+
+VERSION: str = pysqlite3.sqlite_version
+Error: type[Exception] = pysqlite3.Error
+IntegrityError: type[Exception] = pysqlite3.IntegrityError
+
+# Primary result codes of a database that cannot serve now but may later: https://sqlite.org/rescode.html
+_PASSING = {
+    5: "busy",
+    6: "locked",
+    8: "readonly",
+    9: "interrupted",
+    10: "io",
+    13: "full",
+    14: "cantopen",
+    15: "protocol",
+}
+
+
+def assert_one_module() -> None:
+    """Refuse to go on when a second copy of SQLite has found its way into the process."""
+    if "_sqlite3" in sys.modules or sys.modules["sqlite3"] is not pysqlite3:
+        raise RuntimeError("A second copy of SQLite was loaded into this process.")
+
+
+def passing_fault(error: BaseException) -> str | None:
+    """The name of a fault of the machine (full disk, lock, lost mount), or None for a fault of the statement."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return _PASSING.get(code & 0xFF) if isinstance(code, int) else None
+
+
+def connect(path: Path, *, read_only: bool = False, other_threads: bool = False) -> Any:
+    """A connection in autocommit mode; `other_threads` when it is made on one thread and used on another."""
+    mode = "ro" if read_only else "rwc"
+    raw = pysqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={mode}",
+        uri=True,
+        timeout=BUSY_SECONDS,
+        isolation_level=None,
+        check_same_thread=not other_threads,
+        cached_statements=STATEMENTS_CACHED,
+    )
+    raw.execute("PRAGMA foreign_keys = ON")
+    raw.execute(f"PRAGMA cache_size = -{PAGE_CACHE_KIB}")
+    raw.execute(f"PRAGMA mmap_size = {MMAP_BYTES}")
+    raw.execute("PRAGMA temp_store = MEMORY")
+    if read_only:
+        raw.execute("PRAGMA query_only = ON")
+    return raw
+
+
+def complete_statement(text: str) -> bool:
+    """Whether `text` ends in a whole statement, as SQLite's own tokenizer sees it."""
+    complete: bool = pysqlite3.complete_statement(text)
+    return complete

@@ -1,0 +1,327 @@
+"""The writer: one thread, one connection, and the jobs that have gathered committed as one group.
+
+Each job runs in a savepoint; its future resolves after COMMIT. The ways in which a group can break,
+and what is done about each, are in docs/edge.md.
+"""
+
+import asyncio
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import structlog
+
+from app.edge import sqlite
+from app.errors import AppError, Unavailable
+
+T = TypeVar("T")
+Row = tuple[Any, ...]
+
+QUEUE_JOBS = 10_000
+QUEUE_SECONDS = 8.0
+GROUP_JOBS = 500
+GROUP_SECONDS = 0.05
+CHECKPOINT_PAGES = 8_000
+WAL_BYTES = 1 << 30
+WAL_CHECK_SECONDS = 1.0
+WATCH_SECONDS = 0.5
+
+log = structlog.get_logger("writer")
+
+
+class Connection:
+    """Reads. A function that takes one of these changes nothing."""
+
+    __slots__ = ("raw",)
+
+    def __init__(self, raw: Any) -> None:
+        self.raw = raw
+
+    def fetch(self, sql: str, *values: Any) -> list[Row]:
+        rows: list[Row] = self.raw.execute(sql, values).fetchall()
+        return rows
+
+    def fetch_one(self, sql: str, *values: Any) -> Row | None:
+        row: Row | None = self.raw.execute(sql, values).fetchone()
+        return row
+
+
+class Transaction(Connection):
+    """Reads and writes inside the group's transaction. It can neither commit nor run a script."""
+
+    __slots__ = ("announced",)
+
+    def __init__(self, raw: Any) -> None:
+        super().__init__(raw)
+        self.announced: list[tuple[str, str]] = []
+
+    def execute(self, sql: str, *values: Any) -> int:
+        """Run one statement; the number of rows that it changed."""
+        changed: int = self.raw.execute(sql, values).rowcount
+        return changed
+
+    def executemany(self, sql: str, rows: Sequence[Sequence[Any]]) -> int:
+        """Run one statement for each row; the number of rows that they changed."""
+        changed: int = self.raw.executemany(sql, rows).rowcount
+        return changed
+
+
+class Position(NamedTuple):
+    """How far the database has come; written `epoch-sequence` in `X-Txid`."""
+
+    epoch: str
+    sequence: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}-{self.sequence}"
+
+
+class _Job:
+    __slots__ = ("args", "error", "fn", "future", "submitted", "value")
+
+    def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...], future: asyncio.Future[Any]) -> None:
+        self.fn, self.args, self.future = fn, args, future
+        self.submitted = time.monotonic()
+        self.value: Any = None
+        self.error: BaseException | None = None
+
+
+class _GroupBroken(Exception):
+    """A failed job took the group's transaction with it."""
+
+
+class Group(NamedTuple):
+    """One commit: when it was, what it made stale, and what it cost."""
+
+    position: Position | None
+    announced: list[tuple[str, str]]
+    jobs: int
+    seconds: float
+
+
+class Writer:
+    """Runs jobs `(tx, *args)` in order. A job is pure: after a broken group it runs a second time."""
+
+    def __init__(self, path: Path, committed: Callable[[Group], None]) -> None:
+        self._path = path
+        self._committed = committed
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._waiting: deque[_Job] = deque()
+        self._closed = False
+        self._raw: Any = None
+        self._wal_checked = 0.0
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
+        self._watch = self._loop.create_task(self._refuse_overdue())
+
+    def start(self) -> None:
+        self._raw = self._open()
+        self._thread.start()
+
+    @property
+    def queued(self) -> int:
+        """Jobs that have been accepted and not yet answered."""
+        return len(self._waiting)
+
+    def submit(self, fn: Callable[..., T], args: tuple[Any, ...]) -> "asyncio.Future[tuple[T, Position | None]]":
+        """Queue a job. Its future gives the job's value and the position of the commit that holds it."""
+        if self._closed:
+            raise Unavailable("The server is shutting down")
+        if len(self._waiting) >= QUEUE_JOBS:
+            raise Unavailable(f"The write queue is full: {len(self._waiting)} of {QUEUE_JOBS} jobs")
+        job = _Job(fn, args, self._loop.create_future())
+        self._waiting.append(job)
+        self._jobs.put(job)
+        return job.future
+
+    async def close(self) -> None:
+        """Commit what was accepted, then end the thread and close the connection."""
+        self._closed = True
+        self._watch.cancel()
+        if self._thread.ident is not None:
+            self._jobs.put(None)
+            await asyncio.to_thread(self._thread.join)
+        if self._raw is not None:
+            self._raw.close()
+
+    # -- on the writer's thread ------------------------------------------------------------------------
+
+    def _open(self) -> Any:
+        raw = sqlite.connect(self._path, other_threads=True)
+        raw.execute("PRAGMA journal_mode = WAL")
+        raw.execute("PRAGMA synchronous = FULL")
+        raw.execute("PRAGMA cache_spill = OFF")
+        raw.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        return raw
+
+    def _run(self) -> None:
+        running = True
+        while running:
+            first = self._jobs.get()
+            if first is None:
+                break
+            gathered = [first]
+            while len(gathered) < GROUP_JOBS:
+                try:
+                    job = self._jobs.get_nowait()
+                except queue.Empty:
+                    break
+                if job is None:
+                    running = False
+                    break
+                gathered.append(job)
+            while gathered:
+                gathered = self._commit_some(gathered)
+
+    def _commit_some(self, jobs: list[_Job]) -> list[_Job]:
+        """Run and answer jobs until the group's time is up; the jobs that are left."""
+        begun = time.monotonic()
+        live = [job for job in jobs if not job.future.done()]
+        if not live:
+            return []
+        left: list[_Job] = []
+        position: Position | None = None
+        announced: list[tuple[str, str]] = []
+        try:
+            self._refuse_when_wal_is_full(begun)
+            tx, taken = self._run_group(live, begun)
+            left = live[taken:]
+            live = live[:taken]
+            position = self._commit(tx)
+            announced = tx.announced
+        except _GroupBroken:
+            self._discard_transaction()
+            for job in live:
+                position = self._run_alone(job, announced) or position
+        except BaseException as error:  # noqa: BLE001 - the writer must outlive every fault
+            self._fail(live, error)
+        self._answer(live, Group(position, announced, len(live), time.monotonic() - begun))
+        return left
+
+    def _run_group(self, jobs: list[_Job], begun: float) -> tuple[Transaction, int]:
+        raw = self._begin()
+        tx = Transaction(raw)
+        execute = raw.execute
+        taken = 0
+        for job in jobs:
+            if taken and time.monotonic() - begun > GROUP_SECONDS:
+                break
+            taken += 1
+            told = len(tx.announced)
+            execute("SAVEPOINT job")
+            try:
+                job.value, job.error = job.fn(tx, *job.args), None
+            except Exception as error:  # noqa: BLE001 - one job's failure is that job's answer
+                job.error = error
+                del tx.announced[told:]
+                try:
+                    execute("ROLLBACK TO job")
+                except sqlite.Error as lost:
+                    raise _GroupBroken from lost
+            if not raw.in_transaction:
+                raise _GroupBroken
+            execute("RELEASE job")
+        return tx, taken
+
+    def _run_alone(self, job: _Job, announced: list[tuple[str, str]]) -> Position | None:
+        try:
+            tx = Transaction(self._begin())
+            job.value, job.error = job.fn(tx, *job.args), None
+            position = self._commit(tx)
+        except BaseException as error:  # noqa: BLE001 - as above
+            self._discard_transaction()
+            job.error = error
+            return None
+        announced.extend(tx.announced)
+        return position
+
+    def _begin(self) -> Any:
+        if self._raw is None:
+            self._raw = self._open()
+        self._raw.execute("BEGIN IMMEDIATE")
+        return self._raw
+
+    def _commit(self, tx: Transaction) -> Position | None:
+        if not self._raw.in_transaction:
+            raise _GroupBroken
+        row = tx.fetch_one("UPDATE replication_token SET sequence = sequence + 1 RETURNING epoch, sequence")
+        try:
+            self._raw.execute("COMMIT")
+        except sqlite.Error as error:
+            self._discard_connection()
+            raise Unavailable("The outcome of this write is unknown: repeat it") from error
+        return Position(*row) if row else None
+
+    def _discard_transaction(self) -> None:
+        try:
+            if self._raw is not None and self._raw.in_transaction:
+                self._raw.execute("ROLLBACK")
+        except sqlite.Error:
+            self._discard_connection()
+
+    def _discard_connection(self) -> None:
+        raw, self._raw = self._raw, None
+        try:
+            raw.close()
+        except sqlite.Error as error:
+            log.warning("close_failed", error=str(error))
+
+    def _refuse_when_wal_is_full(self, now: float) -> None:
+        if now - self._wal_checked < WAL_CHECK_SECONDS:
+            return
+        wal = Path(f"{self._path}-wal")
+        size = wal.stat().st_size if wal.exists() else 0
+        if size > WAL_BYTES:
+            raise Unavailable(f"The write-ahead log is full: {size} of {WAL_BYTES} bytes")
+        self._wal_checked = now
+
+    def _fail(self, jobs: list[_Job], error: BaseException) -> None:
+        self._discard_transaction()
+        for job in jobs:
+            job.error = error
+
+    # -- back on the loop ------------------------------------------------------------------------------
+
+    def _answer(self, jobs: list[_Job], group: Group) -> None:
+        self._loop.call_soon_threadsafe(self._resolve, jobs, group)
+
+    def _resolve(self, jobs: list[_Job], group: Group) -> None:
+        # What the commit made stale is forgotten before anybody hears of the commit.
+        self._committed(group)
+        for job in jobs:
+            future = job.future
+            if future.done():
+                continue
+            if job.error is None:
+                future.set_result((job.value, group.position))
+            else:
+                future.set_exception(as_app_error(job.error))
+        waiting = self._waiting
+        while waiting and waiting[0].future.done():
+            waiting.popleft()
+
+    async def _refuse_overdue(self) -> None:
+        """A caller never waits longer than QUEUE_SECONDS, whatever the disk does."""
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            oldest = time.monotonic() - QUEUE_SECONDS
+            while self._waiting and (self._waiting[0].future.done() or self._waiting[0].submitted < oldest):
+                job = self._waiting.popleft()
+                if not job.future.done():
+                    job.future.set_exception(Unavailable("The write queue is too slow: repeat the request"))
+
+
+def as_app_error(error: BaseException) -> BaseException:
+    """A fault of the machine becomes 503; everything else stays what it is."""
+    if isinstance(error, AppError):
+        return error
+    fault = sqlite.passing_fault(error)
+    if fault is None:
+        return error
+    unavailable = Unavailable(f"The database cannot write now ({fault})")
+    unavailable.__cause__ = error
+    return unavailable

@@ -1,0 +1,106 @@
+"""Errors: a closed set of codes, raised where the fact is known and turned into HTTP once."""
+
+from typing import Any, ClassVar
+
+RETRY_SECONDS = 1
+
+
+class AppError(Exception):
+    """A refusal that a caller may read: a sentence, and the fields that its code defines."""
+
+    code: ClassVar[str] = "internal"
+    status: ClassVar[int] = 500
+
+    def __init__(self, message: str, *, headers: dict[str, str] | None = None, **fields: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.headers = headers or {}
+        self.fields = fields
+
+
+class Invalid(AppError):
+    code, status = "invalid", 400
+
+
+class Unauthenticated(AppError):
+    code, status = "unauthenticated", 401
+
+
+class QuotaExceeded(AppError):
+    code, status = "quota_exceeded", 402
+
+
+class Forbidden(AppError):
+    code, status = "forbidden", 403
+
+
+class NotFound(AppError):
+    code, status = "not_found", 404
+
+
+class MethodNotAllowed(AppError):
+    code, status = "method_not_allowed", 405
+
+
+class Conflict(AppError):
+    code, status = "conflict", 409
+
+
+class TooLarge(AppError):
+    code, status = "too_large", 413
+
+
+class Unprocessable(AppError):
+    code, status = "unprocessable", 422
+
+
+class RateLimited(AppError):
+    code, status = "rate_limited", 429
+
+
+class Internal(AppError):
+    """Something that was to be had is wrong on our side; the sentence says which step, never why."""
+
+
+class Upstream(AppError):
+    code, status = "upstream", 502
+
+
+class Unavailable(AppError):
+    """This machine cannot answer now; the same request may succeed after `Retry-After`."""
+
+    code, status = "unavailable", 503
+
+    def __init__(self, message: str, *, retry_after: int = RETRY_SECONDS, **fields: Any) -> None:
+        super().__init__(message, headers={"Retry-After": str(retry_after)}, retryAfter=retry_after, **fields)
+
+
+CODES: dict[str, int] = {
+    "invalid": 400,
+    "unauthenticated": 401,
+    "quota_exceeded": 402,
+    "forbidden": 403,
+    "not_found": 404,
+    "method_not_allowed": 405,
+    "timeout": 408,
+    "conflict": 409,
+    "gone": 410,
+    "precondition_failed": 412,
+    "too_large": 413,
+    "unprocessable": 422,
+    "rate_limited": 429,
+    "internal": 500,
+    "upstream": 502,
+    "unavailable": 503,
+}
+
+
+def body(error: AppError, request_id: str) -> dict[str, Any]:
+    """What a client reads: `{error, message, code, requestId}` and the fields of that code."""
+    return {
+        "error": error.message,
+        "message": error.message,
+        "code": error.code,
+        "requestId": request_id,
+        **error.fields,
+    }

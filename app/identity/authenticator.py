@@ -1,0 +1,228 @@
+"""The authenticator: from a request's headers to a principal, with verified tokens and keys remembered.
+
+What is remembered is bounded, never outlives a token's `exp`, and is forgotten when the feed of changes
+says that a user, key or plan has changed.
+"""
+
+import hmac
+import ipaddress
+import time
+from collections.abc import Callable
+
+import structlog
+from starlette.requests import Request
+
+from app.edge.changes import Changes
+from app.edge.clock import now_ms
+from app.edge.database import Database
+from app.edge.limiter import Buckets, Rate, RollingHours, too_many
+from app.errors import Forbidden, Unauthenticated
+from app.identity import api_keys, queries, users
+from app.identity.clerk import BadToken, Claims, ClerkTokens
+from app.identity.door import WITHOUT_CREDENTIAL, Door
+from app.identity.ids import hash_secret
+from app.identity.principal import Account, ApiKey, Kind, Principal
+from app.settings import Settings
+
+REMEMBERED = 10_000
+KEY_PREFIXES = ("mc_", "ak_")
+
+log = structlog.get_logger("identity")
+
+# Told the Clerk id of a user whom a request announced before any webhook did.
+Newcomer = Callable[[str], None]
+
+
+class Authenticator:
+    """One for the process. `newcomer` is told of users that a token has just created."""
+
+    def __init__(self, db: Database, settings: Settings, tokens: ClerkTokens, newcomer: Newcomer) -> None:
+        self._db = db
+        self._settings = settings
+        self._tokens = tokens
+        self._newcomer = newcomer
+        self._accounts: dict[str, Account] = {}
+        self._keys: dict[str, ApiKey] = {}
+        self._buckets = Buckets()
+        self._hours = RollingHours()
+        self.uses = api_keys.Uses()
+
+    def listen(self, changes: Changes) -> None:
+        changes.listen(users.TOPIC, self._forget_user)
+        changes.listen(api_keys.TOPIC, lambda key: self._keys.clear())
+        changes.listen("plan", lambda key: self._accounts.clear())
+
+    async def authenticate(
+        self, request: Request, door: Door, scope: str | None = None, *, operators: bool = False
+    ) -> Principal:
+        """Who asks, let in at the door's rate.
+
+        Unauthenticated in the door's words, Forbidden when a key lacks `scope`, RateLimited. With
+        `operators` an admin header is a credential too; its principal has no account.
+        """
+        if operators and self.is_operator(request):
+            return Principal(Kind.OPERATOR, None, is_operator=True)
+        credential = _credential(request)
+        if credential is None:
+            self._limit_address(request, door)
+        principal = await self._identify(credential, door)
+        if principal.key is not None:
+            api_keys.check_scope(principal.key, scope)
+        self._limit(request, principal, door)
+        return principal
+
+    async def authenticate_operator(self, request: Request) -> Principal:
+        """An admin header, or a token of a user named in ADMIN_USER_IDS. Unauthenticated otherwise."""
+        if self.is_operator(request):
+            return Principal(Kind.OPERATOR, None, is_operator=True)
+        credential = _credential(request)
+        if credential is None or credential.startswith(KEY_PREFIXES) or not _is_jwt(credential):
+            raise Unauthenticated("Unauthorized")
+        principal = await self._identify_token(credential, _OPERATORS)
+        if not principal.is_operator:
+            raise Forbidden("Admin permission required")
+        return principal
+
+    def is_operator(self, request: Request) -> bool:
+        """Whether an admin header of this request holds an admin secret."""
+        token, key = request.headers.get("x-admin-token"), request.headers.get("x-admin-key")
+        settings = self._settings
+        return _same(token, settings.admin_token) or _same(key, settings.admin_token) or _same(key, settings.admin_key)
+
+    async def _identify(self, credential: str | None, door: Door) -> Principal:
+        if credential is not None and credential.startswith(KEY_PREFIXES):
+            return await self._identify_key(credential)
+        if credential is not None and _is_jwt(credential):
+            return await self._identify_token(credential, door)
+        if self._settings.dev_user and door.dev_user:
+            return Principal(Kind.USER, await self._account(users.DEV_USER, door))
+        raise Unauthenticated(door.missing if credential is None else door.invalid)
+
+    async def _identify_token(self, token: str, door: Door) -> Principal:
+        try:
+            claims = await self._tokens.verify(token)
+        except BadToken as bad:
+            raise Unauthenticated(door.expired if bad.expired else door.invalid) from bad
+        account = self._accounts.get(claims.sub) or await self._account_of_subject(claims)
+        if account.suspended:
+            raise Unauthenticated(door.invalid)
+        admins = self._settings.admin_user_ids
+        return Principal(Kind.USER, account, is_operator=claims.sub in admins or account.user_id in admins)
+
+    async def _account_of_subject(self, claims: Claims) -> Account:
+        account = await self._db.read(queries.find_account_by_subject, queries.CLERK, claims.sub)
+        if account is None:
+            account = await self._db.write(users.ensure_user, queries.CLERK, claims.sub, now_ms())
+            self._newcomer(claims.sub)
+        return self._remember(claims.sub, account)
+
+    async def _identify_key(self, text: str) -> Principal:
+        key = self._keys.get(text)
+        if key is None:
+            api_keys.check_format(text)
+            key = await self._db.read(queries.find_key_by_hash, hash_secret(text))
+            if key is None:
+                raise Unauthenticated("Invalid API key")
+            _bound(self._keys)
+            self._keys[text] = key
+        now = now_ms()
+        api_keys.check_usable(key, now)
+        account = self._accounts.get(key.user_id) or await self._account(key.user_id, _KEYS)
+        if account.suspended:
+            raise Unauthenticated("Invalid API key")
+        self.uses.note(key.id, now)
+        return Principal(Kind.KEY, account, key)
+
+    async def _account(self, user_id: str, door: Door) -> Account:
+        account = await self._db.read(queries.find_account, user_id)
+        if account is None:
+            raise Unauthenticated(door.invalid)
+        return self._remember(user_id, account)
+
+    def _remember(self, asked: str, account: Account) -> Account:
+        _bound(self._accounts)
+        self._accounts[asked] = account
+        return account
+
+    def _forget_user(self, user_id: str) -> None:
+        account = self._accounts.pop(user_id, None)
+        for asked in [asked for asked, held in self._accounts.items() if held.user_id == user_id]:
+            account = self._accounts.pop(asked)
+        if account is not None:
+            self._keys = {text: key for text, key in self._keys.items() if key.user_id != user_id}
+
+    def _limit(self, request: Request, principal: Principal, door: Door) -> None:
+        account, key = principal.account, principal.key
+        if account is None or (key is not None and key.by_operator and door.name == "ingestion"):
+            rate = None
+        else:
+            rate = door.rate or account.rate
+        now = time.monotonic()
+        if key is not None and key.rate_limit:
+            wait = self._hours.take(key.id, key.rate_limit, now)
+            if wait:
+                raise too_many(wait, key.rate_limit, key.rate_limit + 1)
+        if rate is not None and rate.per_minute and account is not None:
+            self._take(request, f"{door.name} {account.user_id}", rate, now)
+
+    def _limit_address(self, request: Request, door: Door) -> None:
+        if door.rate is not None:
+            self._take(request, f"{door.name} @{client_address(request)}", WITHOUT_CREDENTIAL, time.monotonic())
+
+    def _take(self, request: Request, bucket: str, rate: Rate, now: float) -> None:
+        decision = self._buckets.take(bucket, rate, now)
+        request.scope["rate_headers"] = decision.headers(time.time())
+        if not decision.allowed:
+            raise too_many(decision.retry_after, rate.per_minute, rate.per_minute + 1)
+
+
+_OPERATORS = Door("operators", "Unauthorized", "Unauthorized", "Unauthorized", None)
+_KEYS = Door("keys", "Invalid API key", "Invalid API key", "Invalid API key", None)
+
+
+async def authenticate(request: Request, door: Door, scope: str | None = None, *, operators: bool = False) -> Principal:
+    """`Authenticator.authenticate` of this process."""
+    return await authenticator_of(request).authenticate(request, door, scope, operators=operators)
+
+
+async def authenticate_operator(request: Request) -> Principal:
+    return await authenticator_of(request).authenticate_operator(request)
+
+
+def authenticator_of(request: Request) -> Authenticator:
+    authenticator: Authenticator = request.scope["state"]["authenticator"]
+    return authenticator
+
+
+def client_address(request: Request) -> str:
+    """The caller's address: Fly's word for it behind Fly, else the socket's, never a header of the client's."""
+    settings: Settings = request.scope["state"]["settings"]
+    if settings.behind_fly:
+        told = request.headers.get("fly-client-ip", "")
+        try:
+            return str(ipaddress.ip_address(told))
+        except ValueError:
+            pass
+    return request.client.host if request.client else "unknown"
+
+
+def _credential(request: Request) -> str | None:
+    """The Bearer or the X-API-Key; an Authorization of another kind counts as a wrong one."""
+    header = request.headers.get("authorization")
+    if header is None:
+        return request.headers.get("x-api-key")
+    kind, _, value = header.partition(" ")
+    return value.strip() if kind.lower() == "bearer" and value.strip() else header
+
+
+def _is_jwt(credential: str) -> bool:
+    return credential.count(".") == 2 and credential.startswith("ey")
+
+
+def _same(given: str | None, secret: str | None) -> bool:
+    return bool(given and secret) and hmac.compare_digest((given or "").encode(), (secret or "").encode())
+
+
+def _bound(cache: "dict[str, Account] | dict[str, ApiKey]") -> None:
+    if len(cache) >= REMEMBERED:
+        del cache[next(iter(cache))]

@@ -1,0 +1,55 @@
+"""A principal: who asks, and what they may do."""
+
+from enum import Enum
+from typing import NamedTuple
+
+from app.edge.limiter import Rate
+
+
+class Kind(Enum):
+    USER = "user"
+    KEY = "key"
+    OPERATOR = "operator"
+
+
+class Account(NamedTuple):
+    """What every request of a user needs to know of its row and its plan."""
+
+    user_id: str
+    clerk_id: str | None
+    suspended: bool
+    rate: Rate
+
+    @property
+    def public_id(self) -> str:
+        """The id that answers give: the Clerk id where there is one."""
+        return self.clerk_id or self.user_id
+
+
+class ApiKey(NamedTuple):
+    """A key as it is used; its secret is known only as a hash."""
+
+    id: str
+    user_id: str
+    scopes: frozenset[str]
+    by_operator: bool
+    rate_limit: int
+    status: str
+    expires_at_ms: int | None
+    live: bool
+
+
+class Principal(NamedTuple):
+    """`account` is None for an operator who came with an admin header."""
+
+    kind: Kind
+    account: Account | None
+    key: ApiKey | None = None
+    is_operator: bool = False
+
+    @property
+    def id(self) -> str:
+        """What answers and limits are kept under."""
+        if self.key is not None:
+            return self.key.id
+        return self.account.user_id if self.account else Kind.OPERATOR.value

@@ -1,0 +1,116 @@
+"""The SQL of users, identities and keys."""
+
+import hashlib
+
+import msgspec
+
+from app.edge.clock import sql_text
+from app.edge.database import Connection, Row, Transaction
+from app.edge.limiter import Rate
+from app.identity.principal import Account, ApiKey
+
+CLERK = "clerk"
+
+_ACCOUNT = """
+    SELECT u.id, (SELECT subject FROM identities c WHERE c.user_id = u.id AND c.provider = 'clerk'),
+           u.suspended, p.requests_per_minute, p.burst
+    FROM users u JOIN plans p ON p.name = u.plan
+"""
+
+
+def _account(row: Row | None) -> Account | None:
+    return Account(row[0], row[1], bool(row[2]), Rate(row[3], row[4])) if row else None
+
+
+def find_account(connection: Connection, user_id: str) -> Account | None:
+    return _account(connection.fetch_one(f"{_ACCOUNT} WHERE u.id = ?", user_id))
+
+
+def find_account_by_subject(connection: Connection, provider: str, subject: str) -> Account | None:
+    user_id = find_user_id_by_subject(connection, provider, subject)
+    return find_account(connection, user_id) if user_id else None
+
+
+def find_user_id_by_subject(connection: Connection, provider: str, subject: str) -> str | None:
+    row = connection.fetch_one("SELECT user_id FROM identities WHERE provider = ? AND subject = ?", provider, subject)
+    return row[0] if row else None
+
+
+def find_user_id(connection: Connection, any_id: str) -> str | None:
+    """Our id from ours or from Clerk's."""
+    row = connection.fetch_one(
+        """SELECT user_id FROM identities WHERE provider = 'clerk' AND subject = ?1
+           UNION ALL SELECT id FROM users WHERE id = ?1 LIMIT 1""",
+        any_id,
+    )
+    return row[0] if row else None
+
+
+def insert_user(tx: Transaction, user_id: str, *, email: str | None = None, plan: str = "free", now: int) -> None:
+    at = sql_text(now)
+    tx.execute(
+        "INSERT INTO users (id, email, plan, created_at, updated_at) VALUES (?, ?, ?, ?, ?)",
+        user_id,
+        email,
+        plan,
+        at,
+        at,
+    )
+
+
+def insert_identity(tx: Transaction, provider: str, subject: str, user_id: str) -> None:
+    tx.execute("INSERT INTO identities (provider, subject, user_id) VALUES (?, ?, ?)", provider, subject, user_id)
+
+
+def list_subjects(connection: Connection, user_id: str) -> list[tuple[str, str]]:
+    rows = connection.fetch("SELECT provider, subject FROM identities WHERE user_id = ?", user_id)
+    return [(row[0], row[1]) for row in rows]
+
+
+def delete_user(tx: Transaction, user_id: str) -> int:
+    return tx.execute("DELETE FROM users WHERE id = ?", user_id)
+
+
+def subject_hash(provider: str, subject: str) -> bytes:
+    return hashlib.sha256(f"{provider}\0{subject}".encode()).digest()
+
+
+def insert_tombstone(tx: Transaction, provider: str, subject: str, now: int) -> None:
+    tx.execute(
+        "INSERT INTO tombstones (subject_hash, deleted_at_ms) VALUES (?, ?) ON CONFLICT DO NOTHING",
+        subject_hash(provider, subject),
+        now,
+    )
+
+
+def has_tombstone(connection: Connection, provider: str, subject: str) -> bool:
+    return (
+        connection.fetch_one("SELECT 1 FROM tombstones WHERE subject_hash = ?", subject_hash(provider, subject))
+        is not None
+    )
+
+
+def update_plan(tx: Transaction, user_id: str, plan: str, now: int) -> int:
+    return tx.execute("UPDATE users SET plan = ?, updated_at = ? WHERE id = ?", plan, sql_text(now), user_id)
+
+
+def update_token_quota(tx: Transaction, user_id: str, quota: int | None, now: int) -> int:
+    return tx.execute("UPDATE users SET token_quota = ?, updated_at = ? WHERE id = ?", quota, sql_text(now), user_id)
+
+
+def update_suspended(tx: Transaction, user_id: str, suspended: bool, now: int) -> int:
+    return tx.execute(
+        "UPDATE users SET suspended = ?, updated_at = ? WHERE id = ?", int(suspended), sql_text(now), user_id
+    )
+
+
+def find_key_by_hash(connection: Connection, key_hash: bytes) -> ApiKey | None:
+    row = connection.fetch_one(
+        """SELECT id, user_id, scopes, by_operator, rate_limit, status, expires_at_ms, key_prefix
+           FROM api_keys WHERE key_hash = ?""",
+        key_hash,
+    )
+    if row is None:
+        return None
+    scopes = frozenset(msgspec.json.decode(row[2], type=list[str]))
+    return ApiKey(row[0], row[1], scopes, bool(row[3]), row[4], row[5], row[6], row[7].startswith("mc_live_"))

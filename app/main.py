@@ -1,0 +1,121 @@
+"""The wiring: one list that opens everything in order and closes it in reverse."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import structlog
+from starlette.routing import Router as Lifespan
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.edge import changes, expiring, migrate, node, origins, sqlite
+from app.edge.changes import Changes
+from app.edge.clock import now_ms
+from app.edge.cors import Cors
+from app.edge.database import Database, Group
+from app.edge.front import Front
+from app.edge.idempotency import Running
+from app.edge.metrics import Metrics
+from app.edge.outbound import Outbound
+from app.edge.request_log import RequestLog
+from app.edge.router import Router
+from app.errors import AppError
+from app.identity import api_keys
+from app.identity.authenticator import Authenticator
+from app.identity.clerk import ClerkTokens
+from app.routes import ROUTES
+from app.settings import Settings
+
+HOUSEKEEPING_SECONDS = 5.0
+
+log = structlog.get_logger("main")
+
+
+def create_app(settings: Settings) -> ASGIApp:
+    """The ASGI application of one node."""
+    cors = Cors(settings.allowed_origins)
+    metrics = Metrics()
+    requests = RequestLog(enabled=settings.log_level in ("debug", "info"))
+    front = Front(Router(ROUTES), cors, requests, metrics.observe_request)
+
+    @asynccontextmanager
+    async def lifespan(_: Any) -> AsyncIterator[dict[str, Any]]:
+        async with AsyncExitStack() as stack:
+            yield await _open(settings, cors, metrics, requests, stack)
+
+    starts = Lifespan(lifespan=lifespan)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await (starts if scope["type"] == "lifespan" else front)(scope, receive, send)
+
+    return app
+
+
+async def _open(
+    settings: Settings, cors: Cors, metrics: Metrics, requests: RequestLog, stack: AsyncExitStack
+) -> dict[str, Any]:
+    sqlite.assert_one_module()
+    migrate.migrate(settings.database_path, "core")
+
+    feed = Changes()
+
+    def committed(group: Group) -> None:
+        feed.committed(group)
+        metrics.observe_group(group)
+
+    db = Database(settings.database_path, committed)
+    db.open()
+    stack.push_async_callback(db.close)
+    metrics.watch(db)
+    await feed.start(db)
+
+    cors.set_rows(db.read_now(origins.list_origins))
+    feed.listen(origins.TOPIC, lambda _: cors.set_rows(db.read_now(origins.list_origins)))
+
+    outbound = Outbound(settings.outbound_allow)
+    stack.push_async_callback(outbound.close)
+
+    tokens = ClerkTokens(settings.clerk, outbound)
+    authenticator = Authenticator(db, settings, tokens, lambda clerk_id: None)
+    authenticator.listen(feed)
+
+    for task in (requests.run(), feed.follow(db), _keep_house(db, authenticator)):
+        running = asyncio.create_task(task)
+        stack.push_async_callback(_end, running)
+    return {
+        "settings": settings,
+        "db": db,
+        "node": node.single(settings),
+        "metrics": metrics,
+        "running": Running(),
+        "authenticator": authenticator,
+        "outbound": outbound,
+    }
+
+
+async def _keep_house(db: Database, authenticator: Authenticator) -> None:
+    """What has to happen now and then, each a short write."""
+    while True:
+        await asyncio.sleep(HOUSEKEEPING_SECONDS)
+        chores: list[Callable[[], Awaitable[Any]]] = [
+            lambda: db.write(expiring.purge, now_ms()),
+            lambda: db.write(changes.trim),
+            lambda: _write_uses(db, authenticator),
+        ]
+        for chore in chores:
+            try:
+                await chore()
+            except AppError as error:
+                log.warning("chore_failed", error=error.message)
+
+
+async def _write_uses(db: Database, authenticator: Authenticator) -> None:
+    uses = authenticator.uses.take()
+    if uses:
+        await db.write(api_keys.write_uses, uses)
+
+
+async def _end(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    await asyncio.wait([task])

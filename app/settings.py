@@ -1,0 +1,203 @@
+"""Settings: every environment variable, read once into a frozen value.
+
+Each name may also come from `NAME_FILE`, a file that holds the value.
+"""
+
+import ipaddress
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+DEVELOPMENT = "development"
+PRODUCTION = "production"
+
+
+class SettingsError(ValueError):
+    """What the environment lacks or has wrong, all of it at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clerk:
+    issuer: str | None = None
+    jwks_url: str | None = None
+    jwt_key: str | None = field(default=None, repr=False)
+    parties: tuple[str, ...] = ()
+    secret_key: str | None = field(default=None, repr=False)
+    publishable_key: str | None = None
+    api_url: str = "https://api.clerk.com"
+    webhook_secret: str | None = field(default=None, repr=False)
+    allow_missing_azp: bool = False
+
+    @property
+    def configured(self) -> bool:
+        """Whether any source of keys is set, so that tokens can be verified."""
+        return bool(self.jwt_key or self.jwks_url or self.issuer or self.publishable_key or self.secret_key)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    environment: str = DEVELOPMENT
+    host: str = "127.0.0.1"
+    port: int = 8787
+    data_dir: Path = Path("data")
+    database_path: Path = Path("data/core.db")
+    region: str = "local"
+    machine: str | None = None
+    behind_fly: bool = False
+    allowed_origins: tuple[str, ...] = ()
+    admin_token: str | None = field(default=None, repr=False)
+    admin_key: str | None = field(default=None, repr=False)
+    metrics_token: str | None = field(default=None, repr=False)
+    admin_user_ids: frozenset[str] = frozenset()
+    jwt_secrets: tuple[str, ...] = field(default=(), repr=False)
+    clerk: Clerk = Clerk()
+    clerk_named: bool = False
+    dev_user_forced: bool = False
+    outbound_allow: tuple[str, ...] = ()
+    log_level: str = "info"
+
+    @property
+    def production(self) -> bool:
+        return self.environment == PRODUCTION
+
+    @property
+    def dev_user(self) -> bool:
+        """Whether `dev-user` answers for requests without a credential."""
+        return self.environment == DEVELOPMENT and (self.dev_user_forced or not self.clerk_named)
+
+
+def read_settings(environ: Mapping[str, str] = os.environ, **given: object) -> Settings:
+    """The settings of `environ`; `given` (host, port, data_dir of the command line) goes before it.
+
+    Raises SettingsError, which names everything that is missing or wrong.
+    """
+    reader = _Reader(environ)
+    data_dir = Path(str(given.get("data_dir") or reader.text("DATA_DIR") or "data"))
+    frontend = reader.parts("FRONTEND_URL") + reader.parts("EXTENSION_URL")
+    listed = (*_with_www(frontend), "http://localhost:3000", "http://localhost:5173")
+    settings = Settings(
+        environment=reader.text("ENVIRONMENT") or DEVELOPMENT,
+        host=str(given.get("host") or reader.text("HOST") or "127.0.0.1"),
+        port=reader.number("PORT", 8787) if given.get("port") is None else int(str(given["port"])),
+        data_dir=data_dir,
+        database_path=Path(reader.text("DATABASE_PATH") or data_dir / "core.db"),
+        region=reader.text("FLY_REGION") or "local",
+        machine=reader.text("FLY_MACHINE_ID"),
+        behind_fly=reader.text("FLY_MACHINE_ID") is not None,
+        allowed_origins=reader.parts("ALLOWED_ORIGINS") or listed,
+        admin_token=reader.text("ADMIN_TOKEN"),
+        admin_key=reader.text("ADMIN_KEY"),
+        metrics_token=reader.text("METRICS_TOKEN"),
+        admin_user_ids=frozenset(reader.parts("ADMIN_USER_IDS")),
+        jwt_secrets=reader.parts("JWT_SECRET"),
+        clerk=Clerk(
+            issuer=reader.text("CLERK_ISSUER"),
+            jwks_url=reader.text("CLERK_JWKS_URL"),
+            jwt_key=_pem(reader.text("CLERK_JWT_KEY")),
+            # Where no front-end was named at all there is nothing to compare `azp` with.
+            parties=reader.parts("CLERK_AUTHORIZED_PARTIES") or (listed if frontend else ()),
+            secret_key=reader.text("CLERK_SECRET_KEY"),
+            publishable_key=reader.text("CLERK_PUBLISHABLE_KEY"),
+            api_url=(reader.text("CLERK_API_URL") or "https://api.clerk.com").rstrip("/"),
+            webhook_secret=reader.text("CLERK_WEBHOOK_SECRET"),
+            allow_missing_azp=reader.flag("CLERK_ALLOW_MISSING_AZP"),
+        ),
+        clerk_named=any(name.startswith("CLERK_") and value for name, value in environ.items()),
+        dev_user_forced=reader.flag("DEV_USER"),
+        outbound_allow=reader.parts("OUTBOUND_ALLOW"),
+        log_level=(reader.text("LOG_LEVEL") or "info").lower(),
+    )
+    problems = reader.problems + _problems(settings, reader)
+    if problems:
+        raise SettingsError("The settings are not complete:\n" + "\n".join(f"  - {line}" for line in problems))
+    return settings
+
+
+class _Reader:
+    """Reads names from the environment or from the files that it names, and keeps what was wrong."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self.problems: list[str] = []
+
+    def text(self, name: str) -> str | None:
+        value = self._environ.get(name, "").strip()
+        path = self._environ.get(f"{name}_FILE")
+        if value or not path:
+            return value or None
+        try:
+            return Path(path).read_text().strip() or None
+        except OSError as error:
+            self.problems.append(f"{name}_FILE: {error.strerror}: {path}")
+            return None
+
+    def parts(self, name: str) -> tuple[str, ...]:
+        return tuple(part.strip() for part in (self.text(name) or "").split(",") if part.strip())
+
+    def number(self, name: str, default: int) -> int:
+        text = self.text(name)
+        if text is not None and not text.isdigit():
+            self.problems.append(f"{name}: expected a whole number, got {text!r}")
+            return default
+        return default if text is None else int(text)
+
+    def flag(self, name: str) -> bool:
+        return (self.text(name) or "").lower() in ("1", "true", "on", "yes")
+
+
+def _problems(settings: Settings, reader: _Reader) -> list[str]:
+    problems = []
+    if settings.environment not in (DEVELOPMENT, PRODUCTION, "test", "staging"):
+        problems.append(f"ENVIRONMENT: expected development, test, staging or production, got {settings.environment!r}")
+    if settings.log_level not in ("debug", "info", "warning", "error"):
+        problems.append(f"LOG_LEVEL: expected debug, info, warning or error, got {settings.log_level!r}")
+    for network in settings.outbound_allow:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError:
+            problems.append(f"OUTBOUND_ALLOW: {network!r} is not a network such as 127.0.0.0/8")
+    if settings.production:
+        problems += _missing_in_production(settings, reader.text)
+    if settings.dev_user_forced and settings.dev_user and not _is_loopback(settings.host):
+        problems.append(f"DEV_USER=1 answers for everybody: HOST must be a loopback address, got {settings.host}")
+    return problems
+
+
+def _missing_in_production(settings: Settings, text: Callable[[str], str | None]) -> list[str]:
+    missing = [f"{name} is required" for name in ("JWT_SECRET", "ADMIN_TOKEN") if not text(name)]
+    if settings.clerk_named and not settings.clerk.configured:
+        missing.append(
+            "one of CLERK_JWT_KEY, CLERK_JWKS_URL, CLERK_ISSUER, CLERK_PUBLISHABLE_KEY, CLERK_SECRET_KEY is required"
+        )
+    if settings.clerk_named and not settings.clerk.webhook_secret:
+        missing.append("CLERK_WEBHOOK_SECRET is required with Clerk")
+    if bool(text("GITHUB_CLIENT_ID")) != bool(text("GITHUB_CLIENT_SECRET")):
+        missing.append("GITHUB_CLIENT_ID and GITHUB_CLIENT_SECRET belong together")
+    if text("RESEND_API_KEY") and not text("MAIL_FROM"):
+        missing.append("MAIL_FROM is required with RESEND_API_KEY")
+    return missing
+
+
+def _with_www(urls: tuple[str, ...]) -> tuple[str, ...]:
+    """Each URL as an origin, and the `www.` form of those that are web addresses with a name."""
+    listed = []
+    for url in urls:
+        origin = url.rstrip("/")
+        listed.append(origin)
+        scheme, _, host = origin.partition("://")
+        if scheme == "https" and not host.startswith("www."):
+            listed.append(f"{scheme}://www.{host}")
+    return tuple(listed)
+
+
+def _pem(text: str | None) -> str | None:
+    """A PEM whose line ends were written as `\\n`, as platforms' secret stores do."""
+    return text.replace("\\n", "\n") if text else None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,131 @@
+"""The cast: a real server in a process of its own, and a database in a folder of its own."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+import app  # noqa: F401 - before anything that could load another SQLite
+from app.edge import migrate
+from app.edge.database import Database
+
+ADMIN_TOKEN = "test-admin-token"
+START_SECONDS = 20.0
+STOP_SECONDS = 20.0
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+class Server:
+    """`litehouse serve` on loopback. `kill` is -9; `start` again keeps the data."""
+
+    def __init__(self, data_dir: Path, **environ: str) -> None:
+        self.data_dir = data_dir
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        self.environ = inherited | {"ADMIN_TOKEN": ADMIN_TOKEN, "LOG_LEVEL": "warning"} | environ
+        self.process: subprocess.Popen[bytes] | None = None
+        self.log_path = data_dir / "server.log"
+
+    def start(self) -> None:
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "app.cli",
+                    "serve",
+                    "--port",
+                    str(self.port),
+                    "--data",
+                    str(self.data_dir),
+                ],
+                env=self.environ,
+                stdout=log,
+                stderr=log,
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                break
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                return
+            except OSError:
+                time.sleep(0.01)
+        raise RuntimeError(f"The server did not start:\n{self.log()}")
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(STOP_SECONDS)
+
+    def stop(self) -> int:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(STOP_SECONDS)
+
+    def log(self) -> str:
+        return self.log_path.read_text()
+
+    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run `litehouse …` beside the server, on its data."""
+        return subprocess.run(
+            [sys.executable, "-m", "app.cli", *words, "--data", str(self.data_dir)],
+            env=self.environ,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def client(self, **headers: str) -> httpx.Client:
+        return httpx.Client(base_url=self.url, headers=headers, timeout=30, trust_env=False)
+
+
+@contextmanager
+def serving(data_dir: Path, **environ: str) -> Iterator[Server]:
+    server = Server(data_dir, **environ)
+    server.start()
+    try:
+        yield server
+    finally:
+        if server.process is not None and server.process.poll() is None:
+            server.stop()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A development server: `dev-user` answers for missing credentials."""
+    with serving(tmp_path / "data") as running:
+        yield running
+
+
+@pytest.fixture
+async def db(tmp_path: Path) -> AsyncIterator[Database]:
+    """A migrated core database with its writer, and nobody else on it."""
+    path = tmp_path / "core.db"
+    migrate.migrate(path, "core")
+    database = Database(path)
+    database.open()
+    yield database
+    await database.close()
