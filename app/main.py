@@ -24,7 +24,8 @@ from app.errors import AppError
 from app.identity import api_keys
 from app.identity.authenticator import Authenticator
 from app.identity.clerk import ClerkTokens
-from app.routes import ROUTES
+from app.ops.description import Description
+from app.routes import OPEN_TO_ANY_ORIGIN, ROUTES
 from app.settings import Settings
 
 HOUSEKEEPING_SECONDS = 5.0
@@ -34,7 +35,7 @@ log = structlog.get_logger("main")
 
 def create_app(settings: Settings) -> ASGIApp:
     """The ASGI application of one node."""
-    cors = Cors(settings.allowed_origins)
+    cors = Cors(settings.allowed_origins, OPEN_TO_ANY_ORIGIN)
     metrics = Metrics()
     requests = RequestLog(enabled=settings.log_level in ("debug", "info"))
     front = Front(Router(ROUTES), cors, requests, metrics.observe_request)
@@ -91,6 +92,7 @@ async def _open(
         "running": Running(),
         "authenticator": authenticator,
         "outbound": outbound,
+        "description": Description(ROUTES),
     }
 
 

@@ -16,6 +16,11 @@ PRODUCTION = "production"
 class SettingsError(ValueError):
     """What the environment lacks or has wrong, all of it at once."""
 
+    def __init__(self, problems: list[str]) -> None:
+        listed = problems[0] if len(problems) == 1 else "\n".join(["", *(f"  - {line}" for line in problems)])
+        super().__init__(f"The settings are not complete: {listed}")
+        self.problems = problems
+
 
 @dataclass(frozen=True, slots=True)
 class Clerk:
@@ -73,7 +78,7 @@ def read_settings(environ: Mapping[str, str] = os.environ, **given: object) -> S
     Raises SettingsError, which names everything that is missing or wrong.
     """
     reader = _Reader(environ)
-    data_dir = Path(str(given.get("data_dir") or reader.text("DATA_DIR") or "data"))
+    data_dir, database_path = _paths(reader, given.get("data_dir"))
     frontend = reader.parts("FRONTEND_URL") + reader.parts("EXTENSION_URL")
     listed = (*_with_www(frontend), "http://localhost:3000", "http://localhost:5173")
     settings = Settings(
@@ -81,7 +86,7 @@ def read_settings(environ: Mapping[str, str] = os.environ, **given: object) -> S
         host=str(given.get("host") or reader.text("HOST") or "127.0.0.1"),
         port=reader.number("PORT", 8787) if given.get("port") is None else int(str(given["port"])),
         data_dir=data_dir,
-        database_path=Path(reader.text("DATABASE_PATH") or data_dir / "core.db"),
+        database_path=database_path,
         region=reader.text("FLY_REGION") or "local",
         machine=reader.text("FLY_MACHINE_ID"),
         behind_fly=reader.text("FLY_MACHINE_ID") is not None,
@@ -108,10 +113,26 @@ def read_settings(environ: Mapping[str, str] = os.environ, **given: object) -> S
         outbound_allow=reader.parts("OUTBOUND_ALLOW"),
         log_level=(reader.text("LOG_LEVEL") or "info").lower(),
     )
-    problems = reader.problems + _problems(settings, reader)
+    problems = list(dict.fromkeys(_problems(settings, reader) + reader.problems))
     if problems:
-        raise SettingsError("The settings are not complete:\n" + "\n".join(f"  - {line}" for line in problems))
+        raise SettingsError(problems)
     return settings
+
+
+def read_paths(environ: Mapping[str, str] = os.environ, *, data_dir: str | None = None) -> tuple[Path, Path]:
+    """`(data folder, core database)`: all that a command needs, also where other settings are missing."""
+    reader = _Reader(environ)
+    paths = _paths(reader, data_dir)
+    if reader.problems:
+        raise SettingsError(reader.problems)
+    return paths
+
+
+def _paths(reader: "_Reader", given: object) -> tuple[Path, Path]:
+    folder = Path(str(given or reader.text("DATA_DIR") or "data"))
+    # A folder on the command line is meant whole: it goes before DATABASE_PATH too.
+    database = None if given else reader.text("DATABASE_PATH")
+    return folder, Path(database or folder / "core.db")
 
 
 class _Reader:
@@ -130,14 +151,16 @@ class _Reader:
             return Path(path).read_text().strip() or None
         except OSError as error:
             self.problems.append(f"{name}_FILE: {error.strerror}: {path}")
-            return None
+        except UnicodeDecodeError:
+            self.problems.append(f"{name}_FILE: not UTF-8: {path}")
+        return None
 
     def parts(self, name: str) -> tuple[str, ...]:
         return tuple(part.strip() for part in (self.text(name) or "").split(",") if part.strip())
 
     def number(self, name: str, default: int) -> int:
         text = self.text(name)
-        if text is not None and not text.isdigit():
+        if text is not None and not (text.isascii() and text.isdigit()):
             self.problems.append(f"{name}: expected a whole number, got {text!r}")
             return default
         return default if text is None else int(text)

@@ -11,7 +11,6 @@ from collections.abc import Callable
 import structlog
 
 from app.edge.database import Connection, Database, Group, Transaction
-from app.errors import AppError
 
 FOLLOW_SECONDS = 0.2
 KEPT_CHANGES = 10_000
@@ -44,7 +43,7 @@ class Changes:
         self._listeners[topic].append(listener)
 
     def committed(self, group: Group) -> None:
-        """Evict what a group of our own writer announced."""
+        """Evict what a group of our own writer announced. Where that fails, `catch_up` tells it again."""
         for topic, key in group.announced:
             self._tell(topic, key)
 
@@ -58,15 +57,16 @@ class Changes:
             await asyncio.sleep(FOLLOW_SECONDS)
             try:
                 await self.catch_up(db)
-            except AppError as error:
-                log.warning("feed_not_read", error=error.message)
+            except Exception as error:  # noqa: BLE001 - a feed that ended would leave revoked keys in the caches
+                log.warning("feed_not_read", error=repr(error))
 
     async def catch_up(self, db: Database) -> None:
         version, rows = await db.read(_since, self._data_version, self._sequence)
-        self._data_version = version
         for sequence, topic, key in rows:
-            self._sequence = sequence
             self._tell(topic, key)
+            self._sequence = sequence
+        # Last, so that a change which a listener failed on is read once more.
+        self._data_version = version
 
     def _tell(self, topic: str, key: str) -> None:
         for listener in self._listeners[topic]:

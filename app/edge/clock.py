@@ -2,6 +2,7 @@
 
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 
 
 def now_ms() -> int:
@@ -10,7 +11,12 @@ def now_ms() -> int:
 
 def sql_text(ms: int) -> str:
     """`YYYY-MM-DD HH:MM:SS` UTC, as `created_at` and `updated_at` are stored."""
-    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return _sql_text(ms // 1000)
+
+
+@lru_cache(maxsize=256)
+def _sql_text(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def instant(ms: int) -> str:

@@ -19,6 +19,11 @@ MAX_AGE_SECONDS = 86_400
 ORIGINS_REMEMBERED = 1_024
 
 VARY: Headers = [(b"vary", b"Origin")]
+ANY: Headers = [
+    (b"vary", b"Origin"),
+    (b"access-control-allow-origin", b"*"),
+    (b"access-control-expose-headers", EXPOSED.encode()),
+]
 
 _LABELS = r"(?:[A-Za-z0-9-]+\.)+"
 _PORT = r"(?::\d{1,5})?"
@@ -34,10 +39,14 @@ def pattern(origin: str) -> re.Pattern[str]:
 
 
 class Cors:
-    """The headers of an answer to `origin`. `set_rows` replaces the origins that rows list."""
+    """The headers of an answer to `origin`. `set_rows` replaces the origins that rows list.
 
-    def __init__(self, listed: Iterable[str]) -> None:
+    Under `open_paths` any origin may call, without credentials: SDKs do from their customers' pages.
+    """
+
+    def __init__(self, listed: Iterable[str], open_paths: Iterable[str] = ()) -> None:
         self._settings = list(listed)
+        self._open = tuple(open_paths)
         self._remembered = lru_cache(ORIGINS_REMEMBERED)(self._headers)
         self.set_rows([])
 
@@ -45,18 +54,22 @@ class Cors:
         self._patterns = [pattern(origin) for origin in dict.fromkeys([*self._settings, *origins])]
         self._remembered.cache_clear()
 
-    def headers(self, origin: str | None) -> Headers:
-        """What an answer carries: `Vary` always, the rest for listed origins only."""
-        return VARY if origin is None else self._remembered(origin)
+    def headers(self, origin: str | None, path: str) -> Headers:
+        """What an answer carries: `Vary` always, the rest for listed origins, or for any on an open path."""
+        if origin is None:
+            return VARY
+        return ANY if path.startswith(self._open) else self._remembered(origin)
 
-    def preflight(self, origin: str | None) -> Headers:
-        allowed = self.headers(origin)
+    def preflight(self, origin: str | None, path: str, asked: bytes | None) -> Headers:
+        """The same for a preflight; an open path allows whatever headers were `asked` for."""
+        allowed = self.headers(origin, path)
         if allowed is VARY:
             return VARY
+        headers = asked if asked and allowed is ANY else REQUEST_HEADERS.encode()
         return [
             *allowed,
             (b"access-control-allow-methods", METHODS.encode()),
-            (b"access-control-allow-headers", REQUEST_HEADERS.encode()),
+            (b"access-control-allow-headers", headers),
             (b"access-control-max-age", str(MAX_AGE_SECONDS).encode()),
         ]
 

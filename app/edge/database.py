@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import aiosqlite
 
 from app.edge import sqlite
-from app.edge.writer import Connection, Group, Position, Row, Transaction, Writer, as_app_error
+from app.edge.transaction import Connection, Position, Row, Transaction
+from app.edge.writer import Group, Writer
 from app.errors import Unavailable
 
 __all__ = ["Connection", "Database", "Group", "Position", "Row", "Transaction", "written_position"]
@@ -36,6 +37,9 @@ class _Deadline:
 
     def restart(self) -> None:
         self._until = time.monotonic() + self._seconds
+
+    def lift(self) -> None:
+        self._until = float("inf")
 
     def passed(self) -> int:
         return time.monotonic() > self._until
@@ -64,9 +68,10 @@ class Database:
 
     async def close(self) -> None:
         await self.writer.close()
-        if self._reader is not None:
-            self._reader.raw.close()
-        for scanner in self._scan_deadlines:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.raw.close()
+        for scanner in list(self._scan_deadlines):
             await scanner.close()
 
     async def write(self, fn: Callable[..., T], *args: Any) -> T:
@@ -90,24 +95,26 @@ class Database:
         if reader is None:
             raise Unavailable("The database is not open")
         self._deadline.restart()
-        begin = reader.raw.execute
+        execute = reader.raw.execute
         try:
-            begin("BEGIN")
+            execute("BEGIN")
             try:
                 return fn(reader, *args)
             finally:
-                begin("COMMIT")
+                # An interrupted COMMIT would leave every later read inside this transaction.
+                self._deadline.lift()
+                if reader.raw.in_transaction:
+                    execute("COMMIT")
         except sqlite.Error as error:
-            raise as_app_error(error) from error
+            raise sqlite.as_app_error(error) from error
 
-    async def scan(self, sql: str, *values: Any, after: int, until: int | None = None) -> AsyncIterator[list[Row]]:
+    async def scan(self, sql: str, *values: Any, after: int, until: int) -> AsyncIterator[list[Row]]:
         """Pages of `sql`, each its own transaction off the loop.
 
         `sql` ends in `… id > ? AND id <= ? ORDER BY id LIMIT ?`, and `id` is its first column; `until` is
         the newest id when the scan began, so that it ends however fast rows arrive.
         """
-        newest = (1 << 62) if until is None else until
-        while page := await self.page(sql, *values, after, newest, SCAN_PAGE_ROWS):
+        while page := await self.page(sql, *values, after, until, SCAN_PAGE_ROWS):
             yield page
             if len(page) < SCAN_PAGE_ROWS:
                 return
@@ -115,6 +122,8 @@ class Database:
 
     async def page(self, sql: str, *values: Any) -> list[Row]:
         """All rows of one statement, read off the loop. The statement bounds them by SCAN_PAGE_ROWS."""
+        if self._reader is None:
+            raise Unavailable("The database is not open")
         try:
             async with asyncio.timeout(SCAN_WAIT_SECONDS), self._scan_slots:
                 scanner = self._scanners.pop() if self._scanners else await self._open_scanner()
@@ -125,7 +134,7 @@ class Database:
                 finally:
                     self._scanners.append(scanner)
         except sqlite.Error as error:
-            raise as_app_error(error) from error
+            raise sqlite.as_app_error(error) from error
         except TimeoutError as error:
             raise Unavailable(f"No list could be read within {SCAN_WAIT_SECONDS:g} s") from error
 

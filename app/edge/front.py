@@ -53,11 +53,11 @@ class Front:
         begun = time.perf_counter()
         scope["request_id"] = f"{self._boot}-{next(self._numbers):x}"
         written_position.set(None)
-        origin = next((value for name, value in scope["headers"] if name == b"origin"), None)
-        answer = _Answer(scope, send, self._cors.headers(origin.decode("latin-1") if origin else None))
+        origin = _header(scope, b"origin")
+        answer = _Answer(scope, send, self._cors.headers(_text(origin), scope["path"]))
         try:
             if scope["method"] == "OPTIONS":
-                await self._preflight(origin, scope, receive, send)
+                await self._preflight(_text(origin), scope, receive, send)
             else:
                 await self._app(scope, receive, answer.send)
         except ClientDisconnect:
@@ -69,9 +69,10 @@ class Front:
             await answer.fail(self._render(scope, AppError("Internal server error")), receive)
         self._tell(scope, answer.status, time.perf_counter() - begun)
 
-    async def _preflight(self, origin: bytes | None, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _preflight(self, origin: str | None, scope: Scope, receive: Receive, send: Send) -> None:
         response = Response(None, 204)
-        response.raw_headers.extend(self._cors.preflight(origin.decode("latin-1") if origin else None))
+        asked = _header(scope, b"access-control-request-headers")
+        response.raw_headers.extend(self._cors.preflight(origin, scope["path"], asked))
         await response(scope, receive, send)
 
     def _tell(self, scope: Scope, status: int, seconds: float) -> None:
@@ -109,3 +110,15 @@ class _Answer:
         """Answer with a refusal, unless an answer is on its way already: then the connection just ends."""
         if not self.started:
             await response(self._scope, receive, self.send)
+
+
+def _header(scope: Scope, wanted: bytes) -> bytes | None:
+    for name, value in scope["headers"]:
+        if name == wanted:
+            held: bytes = value
+            return held
+    return None
+
+
+def _text(header: bytes | None) -> str | None:
+    return header.decode("latin-1") if header else None

@@ -15,6 +15,7 @@ from app.errors import Invalid, TooLarge
 from app.settings import Settings
 
 T = TypeVar("T")
+Choice = TypeVar("Choice", bound=str)
 
 BODY_BYTES = 1 << 20
 QUERY_INT_DIGITS = 15
@@ -66,6 +67,8 @@ def gunzip(body: bytes, limit: int) -> bytes:
         raise too_large(len(plain), limit)
     if not stream.eof:
         raise Invalid("The gzip body ends too early")
+    if stream.unused_data:
+        raise Invalid("The gzip body holds more than one member")
     return plain
 
 
@@ -128,6 +131,17 @@ def query_int(request: Request, name: str, default: int, *, least: int = 0, most
     if not (text.isascii() and text.isdigit() and len(text) <= QUERY_INT_DIGITS) or int(text) < least:
         raise Invalid(f"{name}: expected a whole number of at least {least}, got {text[:40]!r}")
     return min(int(text), most)
+
+
+def query_choice(request: Request, name: str, choices: tuple[Choice, ...]) -> Choice:
+    """One of `choices` from the query, the first unless given; Invalid for another word."""
+    text = request.query_params.get(name)
+    if text is None:
+        return choices[0]
+    for choice in choices:
+        if choice == text:
+            return choice
+    raise Invalid(f"{name}: expected one of {', '.join(choices)}, got {text[:40]!r}")
 
 
 def query_instant(request: Request, name: str, default: int) -> int:

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from starlette.requests import Request
@@ -12,7 +12,7 @@ from starlette.responses import Response
 from app.edge import expiring
 from app.edge.clock import now_ms
 from app.edge.database import Transaction
-from app.edge.http import db_of, encode_json
+from app.edge.http import db_of, encode_json, json_response
 from app.errors import Conflict, Invalid, Unprocessable
 
 KIND = "idempotency"
@@ -26,10 +26,7 @@ class Answer(msgspec.Struct, frozen=True, array_like=True):
 
     status: int
     body: bytes
-    request_hash: bytes = b""
-
-    def response(self) -> Response:
-        return Response(self.body, self.status, media_type="application/json")
+    request_hash: bytes
 
 
 class Running:
@@ -49,9 +46,16 @@ class Running:
             self._keys.discard(key)
 
 
+class Once(NamedTuple):
+    """An answer, and the value that the job has just given; None when the answer is an earlier one."""
+
+    response: Response
+    value: Any
+
+
 async def write_once(
     request: Request, principal: str, body: bytes, status: int, job: Callable[..., Any], *args: Any
-) -> Response:
+) -> Once:
     """Run `job(tx, *args)` as a write and answer its value as JSON with `status`.
 
     With an `Idempotency-Key`, a second request of this principal, method and path gets the first's answer;
@@ -59,23 +63,19 @@ async def write_once(
     """
     header = request.headers.get("idempotency-key")
     if header is None:
-        answer = await db_of(request).write(_answer, status, b"", job, args)
-        return answer.response()
+        value = await db_of(request).write(job, *args)
+        return Once(json_response(value, status), value)
     if not 1 <= len(header) <= KEY_CHARACTERS:
         raise Invalid(f"Idempotency-Key: expected 1 to {KEY_CHARACTERS} characters, got {len(header)}")
     key = _digest(principal, request.method, request.url.path, header).hex()
     running: Running = request.scope["state"]["running"]
     async with running.only(key):
-        asked = _digest(body.decode("latin-1"))
-        answer = await db_of(request).write(_answer_once, key, asked, status, job, args, now_ms())
-    return answer.response()
+        asked = hashlib.blake2b(body, digest_size=16).digest()
+        answer, value = await db_of(request).write(_run_once, key, asked, status, job, args, now_ms())
+    return Once(Response(answer.body, answer.status, media_type="application/json"), value)
 
 
-def _answer(tx: Transaction, status: int, asked: bytes, job: Callable[..., Any], args: tuple[Any, ...]) -> Answer:
-    return Answer(status, encode_json(job(tx, *args)), asked)
-
-
-def _answer_once(
+def _run_once(
     tx: Transaction,
     key: str,
     asked: bytes,
@@ -83,17 +83,18 @@ def _answer_once(
     job: Callable[..., Any],
     args: tuple[Any, ...],
     now: int,
-) -> Answer:
+) -> tuple[Answer, Any]:
     stored = expiring.find(tx, KIND, key, now_ms=now)
     if stored is not None:
         answer = msgspec.msgpack.decode(stored, type=Answer)
         if answer.request_hash != asked:
             raise Unprocessable("This Idempotency-Key was used with another body")
-        return answer
-    answer = _answer(tx, status, asked, job, args)
+        return answer, None
+    value = job(tx, *args)
+    answer = Answer(status, encode_json(value), asked)
     if len(answer.body) <= ANSWER_BYTES:
         expiring.put(tx, KIND, key, msgspec.msgpack.encode(answer), until_ms=now + KEPT_MS)
-    return answer
+    return answer, value
 
 
 def _digest(*parts: str) -> bytes:

@@ -44,19 +44,19 @@ class Decision(NamedTuple):
 
 
 class Buckets:
-    """Token buckets by key, the least recently made forgotten first when there are too many."""
+    """Token buckets by key, the least recently used forgotten first when there are too many."""
 
     def __init__(self) -> None:
         self._levels: dict[str, tuple[float, float]] = {}
 
     def take(self, key: str, rate: Rate, now: float) -> Decision:
-        """Take one token. `now` is any clock in seconds that never goes back."""
-        level, at = self._levels.get(key, (float(rate.burst), now))
-        level = min(float(rate.burst), level + (now - at) * rate.per_minute / MINUTE)
+        """Take one token. `now` is any clock in seconds; where it goes back, nothing flows in."""
+        level, at = self._levels.pop(key, (float(rate.burst), now))
+        level = min(float(rate.burst), level + max(0.0, now - at) * rate.per_minute / MINUTE)
         allowed = level >= 1
         if allowed:
             level -= 1
-        if key not in self._levels and len(self._levels) >= BUCKETS:
+        if len(self._levels) >= BUCKETS:
             del self._levels[next(iter(self._levels))]
         self._levels[key] = (level, now)
         wait = 0 if allowed else max(1, math.ceil((1 - level) * MINUTE / rate.per_minute))

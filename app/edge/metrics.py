@@ -1,6 +1,6 @@
 """Metrics: what this process counts, as Prometheus text."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from app.edge.database import Database, Group
 
@@ -13,6 +13,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         self._requests = Histogram(
             "litehouse_request_seconds",
             "Time from a request's first byte to its answer's last.",

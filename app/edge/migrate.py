@@ -49,19 +49,31 @@ def check_readable(raw: Any, kind: str) -> None:
 
 
 def migrate(path: Path, kind: str) -> list[str]:
-    """Apply what is pending to the file at `path`, made if it is missing; the names that were applied."""
+    """Apply what is pending to the file at `path`, made if it is missing; the names that were applied.
+
+    One transaction for all steps: one that fails leaves nothing behind, and of two processes that start at
+    once the second finds nothing to do.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     raw = sqlite.connect(path)
     try:
         raw.execute("PRAGMA journal_mode = WAL")
         check_readable(raw, kind)
-        version, _ = read_version(raw)
-        pending = [step for step in list_migrations(kind) if step.version > version]
+        if not _list_pending(raw, kind):
+            return []
+        raw.execute("BEGIN IMMEDIATE")
+        pending = _list_pending(raw, kind)
         if pending:
             _apply(raw, kind, pending)
+        raw.execute("COMMIT")
         return [step.name for step in pending]
     finally:
         raw.close()
+
+
+def _list_pending(raw: Any, kind: str) -> list[Migration]:
+    version, _ = read_version(raw)
+    return [step for step in list_migrations(kind) if step.version > version]
 
 
 def _apply(raw: Any, kind: str, pending: list[Migration]) -> None:
@@ -88,4 +100,5 @@ def split_statements(script: str) -> list[str]:
         if sqlite.complete_statement(current):
             statements.append(current.strip())
             current = ""
-    return [statement for statement in statements if statement]
+    # What no semicolon ends runs too: a forgotten one must not drop a statement in silence.
+    return [statement for statement in [*statements, current.strip()] if statement]

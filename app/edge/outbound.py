@@ -37,6 +37,8 @@ def is_internal(address: str) -> bool:
     """Whether an address is private, link-local, loopback, of the platform, or holds one that is."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
+        if ip.is_site_local:
+            return True
         inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
         if inner is None and any(ip in network for network in _EMBEDDING_V4):
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF)
@@ -91,7 +93,8 @@ class Outbound:
             connector = aiohttp.TCPConnector(
                 limit=CONNECTIONS, socket_factory=_plain_socket if trusted else self._guarded_socket
             )
-            session = aiohttp.ClientSession(connector=connector, trust_env=False)
+            # No cookies: one caller's request must not carry what another's answer has set.
+            session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
             self._sessions[trusted] = session
         return session
 

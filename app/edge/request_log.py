@@ -33,7 +33,13 @@ class RequestLog:
             self.flush()
 
     def flush(self) -> None:
+        self._write(self._take())
+
+    def _take(self) -> list[Line]:
         lines, self._lines = self._lines, []
+        return lines
+
+    def _write(self, lines: list[Line]) -> None:
         if lines:
             self._out.write("".join(map(_encode, lines)))
             self._out.flush()
@@ -43,7 +49,8 @@ class RequestLog:
         try:
             while True:
                 await asyncio.sleep(FLUSH_SECONDS)
-                await asyncio.to_thread(self.flush)
+                # Taken here, on the loop: a line that is noted meanwhile goes to the next flush.
+                await asyncio.to_thread(self._write, self._take())
         finally:
             self.flush()
 

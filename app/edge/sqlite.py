@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from app.errors import AppError, Unavailable
+
 if "_sqlite3" in sys.modules:
     raise ImportError("The standard library's sqlite3 is loaded already: import `app` before it.")
 
@@ -53,6 +55,16 @@ def passing_fault(error: BaseException) -> str | None:
     """The name of a fault of the machine (full disk, lock, lost mount), or None for a fault of the statement."""
     code = getattr(error, "sqlite_errorcode", None)
     return _PASSING.get(code & 0xFF) if isinstance(code, int) else None
+
+
+def as_app_error(error: BaseException) -> BaseException:
+    """A fault of the machine becomes 503; everything else stays what it is."""
+    fault = None if isinstance(error, AppError) else passing_fault(error)
+    if fault is None:
+        return error
+    unavailable = Unavailable(f"The database cannot answer now ({fault})")
+    unavailable.__cause__ = error
+    return unavailable
 
 
 def connect(path: Path, *, read_only: bool = False, other_threads: bool = False) -> Any:

@@ -9,20 +9,20 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import structlog
 
 from app.edge import sqlite
-from app.errors import AppError, Unavailable
+from app.edge.transaction import Position, Transaction, TransactionLost
+from app.errors import Unavailable
 
 T = TypeVar("T")
-Row = tuple[Any, ...]
 
 QUEUE_JOBS = 10_000
-QUEUE_SECONDS = 8.0
+QUEUE_SECONDS = 7.5
 GROUP_JOBS = 500
 GROUP_SECONDS = 0.05
 CHECKPOINT_PAGES = 8_000
@@ -33,53 +33,6 @@ WATCH_SECONDS = 0.5
 log = structlog.get_logger("writer")
 
 
-class Connection:
-    """Reads. A function that takes one of these changes nothing."""
-
-    __slots__ = ("raw",)
-
-    def __init__(self, raw: Any) -> None:
-        self.raw = raw
-
-    def fetch(self, sql: str, *values: Any) -> list[Row]:
-        rows: list[Row] = self.raw.execute(sql, values).fetchall()
-        return rows
-
-    def fetch_one(self, sql: str, *values: Any) -> Row | None:
-        row: Row | None = self.raw.execute(sql, values).fetchone()
-        return row
-
-
-class Transaction(Connection):
-    """Reads and writes inside the group's transaction. It can neither commit nor run a script."""
-
-    __slots__ = ("announced",)
-
-    def __init__(self, raw: Any) -> None:
-        super().__init__(raw)
-        self.announced: list[tuple[str, str]] = []
-
-    def execute(self, sql: str, *values: Any) -> int:
-        """Run one statement; the number of rows that it changed."""
-        changed: int = self.raw.execute(sql, values).rowcount
-        return changed
-
-    def executemany(self, sql: str, rows: Sequence[Sequence[Any]]) -> int:
-        """Run one statement for each row; the number of rows that they changed."""
-        changed: int = self.raw.executemany(sql, rows).rowcount
-        return changed
-
-
-class Position(NamedTuple):
-    """How far the database has come; written `epoch-sequence` in `X-Txid`."""
-
-    epoch: str
-    sequence: int
-
-    def __str__(self) -> str:
-        return f"{self.epoch}-{self.sequence}"
-
-
 class _Job:
     __slots__ = ("args", "error", "fn", "future", "submitted", "value")
 
@@ -88,10 +41,6 @@ class _Job:
         self.submitted = time.monotonic()
         self.value: Any = None
         self.error: BaseException | None = None
-
-
-class _GroupBroken(Exception):
-    """A failed job took the group's transaction with it."""
 
 
 class Group(NamedTuple):
@@ -131,8 +80,10 @@ class Writer:
         """Queue a job. Its future gives the job's value and the position of the commit that holds it."""
         if self._closed:
             raise Unavailable("The server is shutting down")
-        if len(self._waiting) >= QUEUE_JOBS:
-            raise Unavailable(f"The write queue is full: {len(self._waiting)} of {QUEUE_JOBS} jobs")
+        # Overdue jobs have been answered, but lie in the writer's queue until it comes to them.
+        queued = max(len(self._waiting), self._jobs.qsize())
+        if queued >= QUEUE_JOBS:
+            raise Unavailable(f"The write queue is full: {queued} of {QUEUE_JOBS} jobs")
         job = _Job(fn, args, self._loop.create_future())
         self._waiting.append(job)
         self._jobs.put(job)
@@ -141,10 +92,11 @@ class Writer:
     async def close(self) -> None:
         """Commit what was accepted, then end the thread and close the connection."""
         self._closed = True
-        self._watch.cancel()
         if self._thread.ident is not None:
             self._jobs.put(None)
             await asyncio.to_thread(self._thread.join)
+        self._watch.cancel()
+        await asyncio.wait([self._watch])
         if self._raw is not None:
             self._raw.close()
 
@@ -188,12 +140,12 @@ class Writer:
         announced: list[tuple[str, str]] = []
         try:
             self._refuse_when_wal_is_full(begun)
-            tx, taken = self._run_group(live, begun)
+            tx, taken = self._run_group(live)
             left = live[taken:]
             live = live[:taken]
             position = self._commit(tx)
             announced = tx.announced
-        except _GroupBroken:
+        except TransactionLost:
             self._discard_transaction()
             for job in live:
                 position = self._run_alone(job, announced) or position
@@ -202,8 +154,10 @@ class Writer:
         self._answer(live, Group(position, announced, len(live), time.monotonic() - begun))
         return left
 
-    def _run_group(self, jobs: list[_Job], begun: float) -> tuple[Transaction, int]:
+    def _run_group(self, jobs: list[_Job]) -> tuple[Transaction, int]:
         raw = self._begin()
+        # Counted from here: a wait for another process's lock must not shrink the group to one job.
+        begun = time.monotonic()
         tx = Transaction(raw)
         execute = raw.execute
         taken = 0
@@ -211,6 +165,8 @@ class Writer:
             if taken and time.monotonic() - begun > GROUP_SECONDS:
                 break
             taken += 1
+            if job.future.done():
+                continue
             told = len(tx.announced)
             execute("SAVEPOINT job")
             try:
@@ -221,9 +177,9 @@ class Writer:
                 try:
                     execute("ROLLBACK TO job")
                 except sqlite.Error as lost:
-                    raise _GroupBroken from lost
+                    raise TransactionLost from lost
             if not raw.in_transaction:
-                raise _GroupBroken
+                raise TransactionLost
             execute("RELEASE job")
         return tx, taken
 
@@ -240,14 +196,18 @@ class Writer:
         return position
 
     def _begin(self) -> Any:
+        raw = self._connected()
+        raw.execute("BEGIN IMMEDIATE")
+        return raw
+
+    def _connected(self) -> Any:
         if self._raw is None:
             self._raw = self._open()
-        self._raw.execute("BEGIN IMMEDIATE")
         return self._raw
 
     def _commit(self, tx: Transaction) -> Position | None:
         if not self._raw.in_transaction:
-            raise _GroupBroken
+            raise TransactionLost
         row = tx.fetch_one("UPDATE replication_token SET sequence = sequence + 1 RETURNING epoch, sequence")
         try:
             self._raw.execute("COMMIT")
@@ -273,11 +233,23 @@ class Writer:
     def _refuse_when_wal_is_full(self, now: float) -> None:
         if now - self._wal_checked < WAL_CHECK_SECONDS:
             return
-        wal = Path(f"{self._path}-wal")
-        size = wal.stat().st_size if wal.exists() else 0
+        if self._wal_size() > WAL_BYTES:
+            self._truncate_wal()
+        size = self._wal_size()
         if size > WAL_BYTES:
             raise Unavailable(f"The write-ahead log is full: {size} of {WAL_BYTES} bytes")
         self._wal_checked = now
+
+    def _wal_size(self) -> int:
+        wal = Path(f"{self._path}-wal")
+        return wal.stat().st_size if wal.exists() else 0
+
+    def _truncate_wal(self) -> None:
+        """Begin the log anew. No commit would do it any more, and without it the refusals would never end."""
+        raw = self._connected()
+        raw.execute("PRAGMA busy_timeout = 0")
+        raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        raw.execute(f"PRAGMA busy_timeout = {round(sqlite.BUSY_SECONDS * 1000)}")
 
     def _fail(self, jobs: list[_Job], error: BaseException) -> None:
         self._discard_transaction()
@@ -291,7 +263,10 @@ class Writer:
 
     def _resolve(self, jobs: list[_Job], group: Group) -> None:
         # What the commit made stale is forgotten before anybody hears of the commit.
-        self._committed(group)
+        try:
+            self._committed(group)
+        except Exception:
+            log.exception("commit_not_told")
         for job in jobs:
             future = job.future
             if future.done():
@@ -299,7 +274,7 @@ class Writer:
             if job.error is None:
                 future.set_result((job.value, group.position))
             else:
-                future.set_exception(as_app_error(job.error))
+                future.set_exception(sqlite.as_app_error(_as_exception(job.error)))
         waiting = self._waiting
         while waiting and waiting[0].future.done():
             waiting.popleft()
@@ -315,13 +290,10 @@ class Writer:
                     job.future.set_exception(Unavailable("The write queue is too slow: repeat the request"))
 
 
-def as_app_error(error: BaseException) -> BaseException:
-    """A fault of the machine becomes 503; everything else stays what it is."""
-    if isinstance(error, AppError):
+def _as_exception(error: BaseException) -> BaseException:
+    """What a future can carry: it refuses StopIteration, and an exit would end the loop instead of the request."""
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
         return error
-    fault = sqlite.passing_fault(error)
-    if fault is None:
-        return error
-    unavailable = Unavailable(f"The database cannot write now ({fault})")
-    unavailable.__cause__ = error
-    return unavailable
+    wrapped = RuntimeError(f"A write job ended with {type(error).__name__}")
+    wrapped.__cause__ = error
+    return wrapped

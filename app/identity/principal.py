@@ -4,6 +4,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from app.edge.limiter import Rate
+from app.errors import Forbidden
 
 
 class Kind(Enum):
@@ -53,3 +54,10 @@ class Principal(NamedTuple):
         if self.key is not None:
             return self.key.id
         return self.account.user_id if self.account else Kind.OPERATOR.value
+
+
+def account_of(principal: Principal) -> Account:
+    """The user behind a principal of a route that takes no admin header."""
+    if principal.account is None:
+        raise Forbidden("This needs a user")
+    return principal.account

@@ -1,6 +1,7 @@
 """The SQL of users, identities and keys."""
 
 import hashlib
+from typing import NamedTuple
 
 import msgspec
 
@@ -114,3 +115,118 @@ def find_key_by_hash(connection: Connection, key_hash: bytes) -> ApiKey | None:
         return None
     scopes = frozenset(msgspec.json.decode(row[2], type=list[str]))
     return ApiKey(row[0], row[1], scopes, bool(row[3]), row[4], row[5], row[6], row[7].startswith("mc_live_"))
+
+
+class KeyRow(NamedTuple):
+    """A key as its owner sees it."""
+
+    id: str
+    name: str
+    key_prefix: str
+    scope_type: str
+    scope_id: str | None
+    permissions: str
+    scopes: str
+    by_operator: bool
+    rate_limit: int
+    status: str
+    expires_at_ms: int | None
+    last_used_at_ms: int | None
+    created_at: str
+    user_id: str
+
+
+def list_keys(connection: Connection, user_id: str | None, limit: int) -> list[KeyRow]:
+    """A user's keys, or everybody's; newest first."""
+    rows = connection.fetch(
+        """SELECT id, name, key_prefix, scope_type, scope_id, permissions, scopes, by_operator, rate_limit, status,
+                  expires_at_ms, last_used_at_ms, created_at, user_id
+           FROM api_keys WHERE ?1 IS NULL OR user_id = ?1 ORDER BY created_at DESC, rowid DESC LIMIT ?2""",
+        user_id,
+        limit,
+    )
+    return [KeyRow(*row) for row in rows]
+
+
+def insert_key(tx: Transaction, row: KeyRow, key_hash: bytes) -> None:
+    tx.execute(
+        """INSERT INTO api_keys (
+               id, name, key_prefix, scope_type, scope_id, permissions, scopes, by_operator, rate_limit, status,
+               expires_at_ms, last_used_at_ms, created_at, user_id, updated_at, key_hash)
+           VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?13, ?15)""",
+        *row,
+        key_hash,
+    )
+
+
+def delete_key(tx: Transaction, key_id: str, user_id: str) -> int:
+    return tx.execute("DELETE FROM api_keys WHERE id = ? AND user_id = ?", key_id, user_id)
+
+
+def update_keys_used(tx: Transaction, uses: list[tuple[int, str]]) -> None:
+    tx.executemany("UPDATE api_keys SET last_used_at_ms = ? WHERE id = ?", uses)
+
+
+class UserRow(NamedTuple):
+    """A user as an operator sees it."""
+
+    id: str
+    clerk_id: str | None
+    email: str | None
+    plan: str
+    token_quota: int | None
+    suspended: bool
+    seen_at_ms: int | None
+    created_at: str
+
+
+_USER = """
+    SELECT u.id, (SELECT subject FROM identities c WHERE c.user_id = u.id AND c.provider = 'clerk'),
+           u.email, u.plan, u.token_quota, u.suspended, u.seen_at_ms, u.created_at
+    FROM users u
+"""
+
+
+def _user(row: Row) -> UserRow:
+    user = UserRow(*row)
+    return user._replace(suspended=bool(user.suspended))
+
+
+def find_user(connection: Connection, user_id: str) -> UserRow | None:
+    row = connection.fetch_one(f"{_USER} WHERE u.id = ?", user_id)
+    return _user(row) if row else None
+
+
+def list_users(connection: Connection, after: str, limit: int) -> list[UserRow]:
+    """By our id, from the one behind `after`."""
+    rows = connection.fetch(f"{_USER} WHERE u.id > ? ORDER BY u.id LIMIT ?", after, limit)
+    return [_user(row) for row in rows]
+
+
+def find_plan_name(connection: Connection, name: str) -> str | None:
+    row = connection.fetch_one("SELECT name FROM plans WHERE name = ?", name)
+    return row[0] if row else None
+
+
+def find_key(connection: Connection, key_id: str) -> KeyRow | None:
+    row = connection.fetch_one(
+        """SELECT id, name, key_prefix, scope_type, scope_id, permissions, scopes, by_operator, rate_limit, status,
+                  expires_at_ms, last_used_at_ms, created_at, user_id
+           FROM api_keys WHERE id = ?""",
+        key_id,
+    )
+    return KeyRow(*row) if row else None
+
+
+def update_key_status(tx: Transaction, key_id: str, status: str, now: int) -> int:
+    return tx.execute("UPDATE api_keys SET status = ?, updated_at = ? WHERE id = ?", status, sql_text(now), key_id)
+
+
+def update_key_expiry(tx: Transaction, key_id: str, expires_at_ms: int, now: int) -> int:
+    """A key that expires sooner keeps its own time."""
+    return tx.execute(
+        """UPDATE api_keys SET expires_at_ms = min(coalesce(expires_at_ms, ?1), ?1), updated_at = ?2 WHERE id = ?3""",
+        expires_at_ms,
+        sql_text(now),
+        key_id,
+    )

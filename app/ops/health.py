@@ -1,7 +1,6 @@
 """Health: whether this process lives, whether it is ready, and what it is."""
 
-from typing import Any
-
+import msgspec
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
@@ -10,80 +9,116 @@ from app.edge.clock import instant, now_ms
 from app.edge.database import Connection
 from app.edge.http import db_of, json_response, settings_of
 from app.edge.node import Node
+from app.edge.openapi import operation
 from app.errors import AppError
 
 MESSAGE = "litehouse: the backend of an AI app in one process"
+DEVELOPMENT_URL = "http://localhost:8787"
+ENDPOINTS = {
+    "health": "/api/health",
+    "quota": "/api/usage/quota",
+    "profile": "/api/user/profile",
+    "usage": "/api/usage/events",
+    "openapi": "/openapi.json",
+    "docs": "/docs",
+}
 
 
+class ServiceView(msgspec.Struct):
+    status: str
+    service: str
+    message: str
+    version: str
+    environment: str
+    timestamp: str
+    endpoints: dict[str, str]
+
+
+class ShortHealth(msgspec.Struct):
+    status: str
+    environment: str
+    timestamp: str
+
+
+class Parts(msgspec.Struct):
+    database: str
+    kv_storage: str
+
+
+class Addresses(msgspec.Struct):
+    development: str
+    production: str
+
+
+class HealthView(msgspec.Struct):
+    """`lagMs` is how far this machine is behind the primary."""
+
+    status: str
+    environment: str
+    domain: str
+    timestamp: str
+    services: Parts
+    version: str
+    api_endpoints: Addresses
+    region: str
+    machine: str
+    primary: bool
+    lagMs: int
+
+
+@operation(answer=ServiceView)
 async def root(request: Request) -> Response:
     """What this service is, and where its parts are."""
+    environment = settings_of(request).environment
     return json_response(
-        {
-            "status": "healthy",
-            "service": "litehouse",
-            "message": MESSAGE,
-            "version": app.__version__,
-            "environment": settings_of(request).environment,
-            "timestamp": instant(now_ms()),
-            "endpoints": {
-                "health": "/api/health",
-                "quota": "/api/usage/quota",
-                "profile": "/api/user/profile",
-                "usage": "/api/usage/events",
-                "openapi": "/openapi.json",
-                "docs": "/docs",
-            },
-        }
+        ServiceView("healthy", "litehouse", MESSAGE, app.__version__, environment, instant(now_ms()), ENDPOINTS)
     )
 
 
+@operation(answer=str, answer_media="text/plain")
 async def live(request: Request) -> Response:
     """The process answers; nothing else is asked."""
     return PlainTextResponse("ok")
 
 
+@operation(answer=str, answer_media="text/plain", errors=(503,))
 async def ready(request: Request) -> Response:
     """The database can be read; 503 when not."""
     await db_of(request).read(_probe)
     return PlainTextResponse("ready")
 
 
+@operation(answer=str, answer_media="text/plain")
 async def ping(request: Request) -> Response:
+    """The word `pong`."""
     return PlainTextResponse("pong")
 
 
+@operation(answer=ShortHealth)
 async def health(request: Request) -> Response:
     """A short word for clients that only want to know that somebody is there."""
-    return json_response(
-        {"status": "ok", "environment": settings_of(request).environment, "timestamp": instant(now_ms())}
-    )
+    return json_response(ShortHealth("ok", settings_of(request).environment, instant(now_ms())))
 
 
+@operation(answer=HealthView, also={503: HealthView})
 async def api_health(request: Request) -> Response:
     """The long form, with this machine's place; 503 and the same body when the database does not answer."""
-    settings = settings_of(request)
     node: Node = request.scope["state"]["node"]
     healthy = await _database_answers(request)
-    body: dict[str, Any] = {
-        "status": "ok" if healthy else "error",
-        "environment": settings.environment,
-        "domain": request.headers.get("host", ""),
-        "timestamp": instant(now_ms()),
-        "services": {
-            "database": "healthy" if healthy else "unhealthy",
-            "kv_storage": "healthy" if healthy else "error",
-        },
-        "version": app.__version__,
-        "api_endpoints": {
-            "development": "http://localhost:8787",
-            "production": str(request.base_url).rstrip("/"),
-        },
-        "region": node.region,
-        "machine": node.machine,
-        "primary": node.is_primary,
-        "lagMs": node.lag_ms,
-    }
-    return json_response(body, 200 if healthy else 503)
+    view = HealthView(
+        status="ok" if healthy else "error",
+        environment=settings_of(request).environment,
+        domain=request.headers.get("host", ""),
+        timestamp=instant(now_ms()),
+        services=Parts("healthy", "healthy") if healthy else Parts("unhealthy", "error"),
+        version=app.__version__,
+        api_endpoints=Addresses(DEVELOPMENT_URL, str(request.base_url).rstrip("/")),
+        region=node.region,
+        machine=node.machine,
+        primary=node.is_primary,
+        lagMs=node.lag_ms,
+    )
+    return json_response(view, 200 if healthy else 503)
 
 
 async def _database_answers(request: Request) -> bool:

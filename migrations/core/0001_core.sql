@@ -133,7 +133,8 @@ CREATE TABLE webhook_logs (
 ) STRICT;
 
 -- The ledger. Append-only; no foreign key and no index by user, because both would cost every insert:
--- counters answer quota, roll-ups answer history, and previous_id leads from a user's row to the one before it.
+-- counters answer quota, roll-ups answer history, and previous_id leads from a user's row to the one before it
+-- in the same period, beginning at usage_periods.last_log_id.
 CREATE TABLE usage_logs (
     id INTEGER PRIMARY KEY,
     user_id TEXT NOT NULL,
@@ -157,11 +158,13 @@ CREATE TABLE usage_logs (
     instance_id TEXT,
     api_key_id TEXT,
     endpoint TEXT,
-    amends TEXT,
+    amends_id INTEGER,
     previous_id INTEGER,
     event_key BLOB NOT NULL UNIQUE CHECK (length(event_key) = 16),
     content_hash BLOB NOT NULL CHECK (length(content_hash) = 16)
 ) STRICT;
+
+CREATE INDEX usage_logs_amendments ON usage_logs (amends_id) WHERE amends_id IS NOT NULL;
 
 -- Sessions as the old relay summed them up, kept for what operators query.
 CREATE TABLE usage_data (
@@ -177,7 +180,7 @@ CREATE TABLE usage_data (
     created_at TEXT NOT NULL
 ) STRICT;
 
--- What a user spent in a period: the sum of the ledger, kept with each insert.
+-- What a user spent in a period: the sum of the ledger, kept with each insert, and its newest row there.
 CREATE TABLE usage_periods (
     user_id TEXT NOT NULL,
     period_start_ms INTEGER NOT NULL,
@@ -186,6 +189,7 @@ CREATE TABLE usage_periods (
     output_tokens INTEGER NOT NULL,
     events INTEGER NOT NULL,
     cost_micros INTEGER NOT NULL,
+    last_log_id INTEGER NOT NULL,
     PRIMARY KEY (user_id, period_start_ms)
 ) STRICT, WITHOUT ROWID;
 
@@ -204,16 +208,39 @@ CREATE TABLE usage_rollups (
     PRIMARY KEY (user_id, day_start_ms, session_id, model, endpoint)
 ) STRICT, WITHOUT ROWID;
 
--- The newest ledger row of each user: where the chain of previous_id begins.
-CREATE TABLE usage_heads (
-    user_id TEXT PRIMARY KEY,
-    log_id INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
+-- The ledger keeps its own counters: whoever adds a row, in whatever way, adds to them in the same statement.
+CREATE TRIGGER usage_logs_counted AFTER INSERT ON usage_logs
+BEGIN
+    INSERT INTO usage_periods (
+        user_id, period_start_ms, total_tokens, input_tokens, output_tokens, events, cost_micros, last_log_id)
+    VALUES (
+        NEW.user_id, unixepoch(NEW.occurred_at_ms / 1000, 'unixepoch', 'start of month') * 1000,
+        NEW.total_tokens, NEW.input_tokens, NEW.output_tokens, 1, coalesce(NEW.cost_micros, 0), NEW.id)
+    ON CONFLICT (user_id, period_start_ms) DO UPDATE SET
+        total_tokens = total_tokens + excluded.total_tokens,
+        input_tokens = input_tokens + excluded.input_tokens,
+        output_tokens = output_tokens + excluded.output_tokens,
+        events = events + 1,
+        cost_micros = cost_micros + excluded.cost_micros,
+        last_log_id = excluded.last_log_id;
+    INSERT INTO usage_rollups (
+        user_id, day_start_ms, session_id, model, endpoint,
+        total_tokens, input_tokens, output_tokens, events, cost_micros)
+    VALUES (
+        NEW.user_id, NEW.occurred_at_ms - NEW.occurred_at_ms % 86400000,
+        coalesce(NEW.session_id, ''), coalesce(NEW.model, 'unknown'), coalesce(NEW.endpoint, ''),
+        NEW.total_tokens, NEW.input_tokens, NEW.output_tokens, 1, coalesce(NEW.cost_micros, 0))
+    ON CONFLICT (user_id, day_start_ms, session_id, model, endpoint) DO UPDATE SET
+        total_tokens = total_tokens + excluded.total_tokens,
+        input_tokens = input_tokens + excluded.input_tokens,
+        output_tokens = output_tokens + excluded.output_tokens,
+        events = events + 1,
+        cost_micros = cost_micros + excluded.cost_micros;
+END;
 
 CREATE TABLE reservations (
     id TEXT PRIMARY KEY,
-    user_id TEXT NOT NULL,
-    period_start_ms INTEGER NOT NULL,
+    user_id TEXT NOT NULL REFERENCES users (id) ON DELETE CASCADE,
     max_tokens INTEGER NOT NULL CHECK (max_tokens >= 0),
     ttl_seconds INTEGER NOT NULL,
     remaining INTEGER NOT NULL,

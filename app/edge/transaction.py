@@ -1,0 +1,80 @@
+"""Connection and Transaction: what a function that reads takes, and what one that writes takes."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from app.errors import Unavailable
+
+Row = tuple[Any, ...]
+
+
+class TransactionLost(Unavailable):
+    """A fault (a full disk, a ROLLBACK) ended the transaction under the job that was running in it."""
+
+    def __init__(self) -> None:
+        super().__init__("The write was rolled back: repeat the request")
+
+
+class Connection:
+    """Reads. A function that takes one of these changes nothing."""
+
+    __slots__ = ("raw",)
+
+    def __init__(self, raw: Any) -> None:
+        self.raw = raw
+
+    def fetch(self, sql: str, *values: Any) -> list[Row]:
+        rows: list[Row] = self.raw.execute(sql, values).fetchall()
+        return rows
+
+    def fetch_one(self, sql: str, *values: Any) -> Row | None:
+        row: Row | None = self.raw.execute(sql, values).fetchone()
+        return row
+
+
+class Transaction(Connection):
+    """Reads and writes inside the group's transaction. It offers neither a commit nor a script.
+
+    Once the transaction is gone every call raises TransactionLost: a job that went on after a full disk
+    would otherwise commit its statements one by one.
+    """
+
+    __slots__ = ("announced",)
+
+    def __init__(self, raw: Any) -> None:
+        super().__init__(raw)
+        self.announced: list[tuple[str, str]] = []
+
+    def fetch(self, sql: str, *values: Any) -> list[Row]:
+        self._require_open()
+        return super().fetch(sql, *values)
+
+    def fetch_one(self, sql: str, *values: Any) -> Row | None:
+        self._require_open()
+        return super().fetch_one(sql, *values)
+
+    def execute(self, sql: str, *values: Any) -> int:
+        """Run one statement; the number of rows that it changed."""
+        self._require_open()
+        changed: int = self.raw.execute(sql, values).rowcount
+        return changed
+
+    def executemany(self, sql: str, rows: Sequence[Sequence[Any]]) -> int:
+        """Run one statement for each row; the number of rows that they changed."""
+        self._require_open()
+        changed: int = self.raw.executemany(sql, rows).rowcount
+        return changed
+
+    def _require_open(self) -> None:
+        if not self.raw.in_transaction:
+            raise TransactionLost
+
+
+class Position(NamedTuple):
+    """How far the database has come; written `epoch-sequence` in `X-Txid`."""
+
+    epoch: str
+    sequence: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}-{self.sequence}"

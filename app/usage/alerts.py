@@ -1,0 +1,34 @@
+"""Alerts: the thresholds of a period that a user has passed, each noted once."""
+
+from app.edge.clock import sql_text
+from app.edge.database import Transaction
+from app.usage import queries
+from app.usage.period import period_of
+from app.usage.plans import UNLIMITED, monthly_tokens
+from app.usage.queries import Payer
+
+PERCENTS = (50, 80, 100)
+FORECAST = "forecast"
+# A forecast from less than a tenth of a month is noise, and asking at every twentieth of the quota is enough.
+FORECAST_FROM = 0.1
+FORECAST_STEPS = 20
+
+
+def note(tx: Transaction, payer: Payer, period_start: int, before: int, after: int, now: int) -> None:
+    """Note what the step from `before` to `after` tokens passed."""
+    total = monthly_tokens(payer.plan_tokens, payer.token_quota)
+    if total in (0, UNLIMITED) or after <= before:
+        return
+    passed = [str(percent) for percent in PERCENTS if before * 100 < total * percent <= after * 100]
+    if _forecasts_overrun(period_start, before, after, total, now):
+        passed.append(FORECAST)
+    for threshold in passed:
+        queries.insert_alert(tx, payer.user_id, period_start, threshold, after, total, sql_text(now))
+
+
+def _forecasts_overrun(period_start: int, before: int, after: int, total: int, now: int) -> bool:
+    if before * FORECAST_STEPS // total == after * FORECAST_STEPS // total or after >= total:
+        return False
+    period = period_of(period_start)
+    elapsed = (now - period.start_ms) / (period.end_ms - period.start_ms)
+    return FORECAST_FROM <= elapsed <= 1 and after / elapsed > total

@@ -1,0 +1,127 @@
+"""The endpoints of metering."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.edge import idempotency
+from app.edge.clock import now_ms
+from app.edge.database import Connection
+from app.edge.http import cached_response, db_of, gunzip, read_body
+from app.edge.metrics import Metrics
+from app.edge.openapi import ADMIN, API_KEY, BEARER, Query, operation
+from app.errors import AppError, Forbidden, Invalid, NotFound
+from app.identity import queries as identity_queries
+from app.identity.authenticator import authenticate
+from app.identity.door import INGESTION, METERED
+from app.identity.principal import Principal
+from app.usage import ledger, quota, wire
+from app.usage.events import Event, read_event
+from app.usage.ledger import Outcome, Poster
+from app.usage.quota import Quota
+from app.usage.wire import Refused
+
+WRITE = "write:usage"
+READ = "read:usage"
+
+
+async def poster_of(request: Request) -> Poster:
+    """The key that writes usage. Forbidden for a signed-in user: usage comes from a relay."""
+    principal = await authenticate(request, INGESTION, WRITE)
+    if principal.key is None or principal.account is None:
+        raise Forbidden("An API key with scope write:usage is required")
+    return Poster(principal.key.id, None if principal.key.by_operator else principal.account.user_id)
+
+
+@operation(
+    answer=Outcome,
+    body=wire.Wire | list[wire.Wire],
+    body_media=("application/json", wire.NDJSON, wire.CLOUDEVENT, wire.CLOUDEVENTS),
+    query=(Query("atomic", {"type": "boolean"}, "All or nothing: 422 when any event is rejected."),),
+    errors=(400, 401, 403, 409, 413, 422, 429, 503),
+    credentials=(API_KEY,),
+    example={"userId": "dev-user", "responseId": "resp_1", "model": "gpt-realtime", "totalTokens": 1200},
+    idempotent=True,
+)
+async def ingest(request: Request) -> Response:
+    """Record usage events.
+
+    One event, an array or NDJSON, gzipped or not, at most 1 000 events or 5 MB. Each event is native, a raw event of
+    OpenAI's Realtime API, or a CloudEvent of either. `(source, id)` counts once for ever.
+    """
+    poster = await poster_of(request)
+    body = await _read_events_body(request)
+    now = now_ms()
+    items = [_normalise(item, now) for item in wire.read_items(body, _media(request))]
+    atomic = request.query_params.get("atomic") == "true"
+    once = await idempotency.write_once(
+        request, poster.key_id or "", body, 200, ledger.record, items, poster, now, atomic
+    )
+    _count(request, once.value)
+    return once.response
+
+
+async def _read_events_body(request: Request) -> bytes:
+    body = await read_body(request, wire.BODY_BYTES)
+    encoding = request.headers.get("content-encoding", "identity").lower()
+    if encoding == "gzip":
+        return gunzip(body, wire.BODY_BYTES)
+    if encoding != "identity":
+        raise Invalid(f"Content-Encoding: expected gzip, got {encoding[:40]!r}")
+    return body
+
+
+def _count(request: Request, outcome: Outcome | None) -> None:
+    metrics: Metrics = request.scope["state"]["metrics"]
+    if outcome is not None:
+        metrics.count_events("accepted", outcome.accepted)
+        metrics.count_events("duplicate", outcome.duplicates)
+        metrics.count_events("rejected", outcome.rejected)
+
+
+def _media(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _normalise(item: wire.Wire | Refused, now: int) -> Event | Refused:
+    if isinstance(item, Refused):
+        return item
+    try:
+        return read_event(item, now)
+    except AppError as error:
+        return Refused(error.code, error.message, item.id or item.responseId or item.event_id)
+
+
+@operation(
+    answer=quota.QuotaView,
+    query=(Query("userId", {"type": "string"}, "Another user's quota, with an operator's credential."),),
+    errors=(400, 401, 403, 404, 429, 503),
+    credentials=(BEARER, API_KEY, ADMIN),
+    cached=True,
+)
+async def show_quota(request: Request) -> Response:
+    """What a user may spend in this period, has spent, and has left. Poll it: it has a strong ETag."""
+    principal = await authenticate(request, METERED, READ, operators=True)
+    found = await db_of(request).read(_read_quota, _quota_user(request, principal), now_ms())
+    if found is None:
+        raise NotFound("User not found")
+    return cached_response(request, quota.view(found))
+
+
+def _quota_user(request: Request, principal: Principal) -> str:
+    """Whose quota is asked for: the caller's own, or with an operator's credential anybody's."""
+    asked = request.query_params.get("userId")
+    if asked is None:
+        if principal.account is None:
+            raise Invalid("userId: an admin credential has no quota of its own")
+        return principal.account.user_id
+    if not (principal.is_operator or (principal.key is not None and principal.key.by_operator)):
+        raise Forbidden("Another user's quota needs an operator's credential")
+    return asked
+
+
+def _read_quota(connection: Connection, any_id: str, now: int) -> Quota | None:
+    found = quota.read_quota(connection, any_id, now)
+    if found is not None:
+        return found
+    user_id = identity_queries.find_user_id(connection, any_id)
+    return quota.read_quota(connection, user_id, now) if user_id else None
