@@ -9,6 +9,8 @@ import structlog
 from starlette.routing import Router as Lifespan
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.accounts.clerk_api import ClerkApi
+from app.accounts.enrichment import Enrichment
 from app.edge import changes, expiring, migrate, node, origins, sqlite
 from app.edge.changes import Changes
 from app.edge.clock import now_ms
@@ -78,10 +80,13 @@ async def _open(
     stack.push_async_callback(outbound.close)
 
     tokens = ClerkTokens(settings.clerk, outbound)
-    authenticator = Authenticator(db, settings, tokens, lambda clerk_id: None)
+    stack.push_async_callback(tokens.close)
+    clerk_api = ClerkApi(settings.clerk, outbound)
+    enrichment = Enrichment(db, clerk_api)
+    authenticator = Authenticator(db, settings, tokens, enrichment.offer)
     authenticator.listen(feed)
 
-    for task in (requests.run(), feed.follow(db), _keep_house(db, authenticator)):
+    for task in (requests.run(), feed.follow(db), enrichment.run(), _keep_house(db, authenticator)):
         running = asyncio.create_task(task)
         stack.push_async_callback(_end, running)
     return {
@@ -91,6 +96,7 @@ async def _open(
         "metrics": metrics,
         "running": Running(),
         "authenticator": authenticator,
+        "clerk_api": clerk_api,
         "outbound": outbound,
         "description": Description(ROUTES),
     }

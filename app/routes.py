@@ -1,6 +1,7 @@
 """The contents page: every URL, its method, where it runs, and the room that answers."""
 
-from app.accounts import keys
+from app.accounts import clerk_webhook, keys, profile
+from app.accounts import routes as accounts
 from app.edge.placement import anywhere, at_primary
 from app.edge.router import Route
 from app.ops import description, health, metrics
@@ -19,6 +20,15 @@ ROUTES = (
     Route("POST", "/api/usage/reservations/{id}/release", at_primary, reservations.release),
     Route("POST", "/api/usage/reservations/{id}/extend", at_primary, reservations.extend),
     # accounts
+    Route("GET", "/api/user/profile", anywhere, profile.show),
+    Route("POST", "/api/auth/webhook/clerk", at_primary, clerk_webhook.receive),
+    Route("POST", "/webhooks/clerk", at_primary, clerk_webhook.receive),
+    Route("GET", "/api/auth/webhook-logs", anywhere, accounts.show_logs),
+    Route("GET", "/api/auth/webhook-stats", anywhere, accounts.show_stats),
+    Route("POST", "/api/auth/webhook-logs/{id}/retry", at_primary, accounts.retry),
+    Route("POST", "/api/auth/sync-user/{userId}", at_primary, accounts.sync_user),
+    Route("POST", "/api/auth/sync-all-users", at_primary, accounts.sync_all_users),
+    Route("GET", "/api/health/data-consistency", anywhere, accounts.show_consistency),
     Route("GET", "/api/keys", anywhere, keys.show_all),
     Route("POST", "/api/keys", at_primary, keys.create),
     Route("DELETE", "/api/keys/{id}", at_primary, keys.delete),

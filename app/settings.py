@@ -3,14 +3,19 @@
 Each name may also come from `NAME_FILE`, a file that holds the value.
 """
 
+import base64
 import ipaddress
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 DEVELOPMENT = "development"
 PRODUCTION = "production"
+
+_PUBLISHABLE_KEY = re.compile(r"pk_(?:test|live)_([A-Za-z0-9+/]+)=*")
+_HOST_AND_DOLLAR = re.compile(r"[A-Za-z0-9.-]+(?::\d{1,5})?\$")
 
 
 class SettingsError(ValueError):
@@ -33,6 +38,18 @@ class Clerk:
     api_url: str = "https://api.clerk.com"
     webhook_secret: str | None = field(default=None, repr=False)
     allow_missing_azp: bool = False
+
+    @property
+    def frontend_url(self) -> str | None:
+        """The address of the front-end API, which the publishable key holds as base64 of `host$`."""
+        match = _PUBLISHABLE_KEY.fullmatch(self.publishable_key or "")
+        if match is None:
+            return None
+        try:
+            text = base64.b64decode(match[1] + "=" * (-len(match[1]) % 4), validate=True).decode("ascii")
+        except ValueError:
+            return None
+        return f"https://{text[:-1]}" if _HOST_AND_DOLLAR.fullmatch(text) else None
 
     @property
     def configured(self) -> bool:
@@ -180,6 +197,8 @@ def _problems(settings: Settings, reader: _Reader) -> list[str]:
             ipaddress.ip_network(network)
         except ValueError:
             problems.append(f"OUTBOUND_ALLOW: {network!r} is not a network such as 127.0.0.0/8")
+    if settings.clerk.publishable_key and not settings.clerk.frontend_url:
+        problems.append("CLERK_PUBLISHABLE_KEY: expected pk_test_ or pk_live_ and base64 of the front-end's host and $")
     if settings.production:
         problems += _missing_in_production(settings, reader.text)
     if settings.dev_user_forced and settings.dev_user and not _is_loopback(settings.host):

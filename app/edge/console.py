@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from app.edge import migrate, sqlite
-from app.edge.clock import instant
+from app.edge.clock import instant, parse_instant
 from app.edge.database import Database
 from app.errors import AppError
 from app.settings import SettingsError, read_paths
@@ -94,7 +94,7 @@ def errors_in_one_line() -> Iterator[None]:
         yield
     except BrokenPipeError:
         raise
-    except (AppError, SettingsError, migrate.SchemaTooNew, OSError, sqlite.Error) as error:
+    except (AppError, SettingsError, migrate.SchemaTooNew, OSError, UnicodeEncodeError, sqlite.Error) as error:
         raise click.ClickException(str(error)) from error
 
 
@@ -114,6 +114,11 @@ def require_current(path: Path) -> None:
 
 def encode(value: Record | list[Record]) -> str:
     return msgspec.json.encode(value).decode()
+
+
+def instant_of(sql_text: str) -> str:
+    """`created_at` as answers give instants."""
+    return instant(parse_instant(sql_text))
 
 
 def instant_or_none(ms: int | None) -> str | None:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 SECRET_MODE = 0o600
+ADMIN_TOKEN_FILE = "admin-token"
+ADMIN_TOKEN_BYTES = 32
 
 
 def find_secret(path: Path) -> str | None:
@@ -33,6 +35,11 @@ def keep_secret(path: Path, make: Callable[[], str]) -> str:
     finally:
         fresh.unlink()
     return path.read_text().strip()
+
+
+def keep_admin_token(data_dir: Path) -> str:
+    """The operator's token in development, where ADMIN_TOKEN is not set."""
+    return keep_secret(data_dir / ADMIN_TOKEN_FILE, lambda: secrets.token_urlsafe(ADMIN_TOKEN_BYTES))
 
 
 def is_private(path: Path) -> bool:

@@ -111,10 +111,12 @@ class Authenticator:
 
     async def _account_of_subject(self, claims: Claims) -> Account:
         account = await self._db.read(queries.find_account_by_subject, queries.CLERK, claims.sub)
-        if account is None:
-            account = await self._db.write(users.ensure_user, queries.CLERK, claims.sub, now_ms())
-            self._newcomer(claims.sub)
-        return self._remember(claims.sub, account)
+        if account is not None:
+            return self._remember(claims.sub, account)
+        account = await self._db.write(users.ensure_user, queries.CLERK, claims.sub, now_ms())
+        self._newcomer(claims.sub)
+        # Not remembered: a commit that suspends it may have been told of before this line runs.
+        return account
 
     async def _identify_key(self, text: str) -> Principal:
         key = self._keys.get(text)

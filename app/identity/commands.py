@@ -5,10 +5,11 @@ import re
 import sys
 
 import click
+import msgspec
 
-from app.edge import console
+from app.edge import console, migrate
 from app.edge.clock import now_ms
-from app.edge.console import Console, Record, instant_or_none
+from app.edge.console import Console, Record, instant_of, instant_or_none
 from app.edge.database import Connection, Transaction
 from app.errors import Invalid, NotFound
 from app.identity import api_keys, demo, queries, users
@@ -87,7 +88,9 @@ def revoke_key(out: Console, key_id: str) -> None:
 
 @keys_group.command("rotate")
 @click.argument("key_id", metavar="ID")
-@click.option("--grace", type=click.IntRange(0, MOST_SECONDS), default=0, metavar="SECONDS", help="The old key lives on.")
+@click.option(
+    "--grace", type=click.IntRange(0, MOST_SECONDS), default=0, metavar="SECONDS", help="The old key lives on."
+)
 @console.options
 def rotate_key(out: Console, key_id: str, grace: int) -> None:
     """Make a key like this one, which ends at once unless --grace is given."""
@@ -195,6 +198,7 @@ def seed_command(out: Console) -> None:
     environment = read_settings(data_dir=out.data_dir).environment
     if environment != DEVELOPMENT:
         raise Invalid(f"Only development is seeded; ENVIRONMENT is {environment}")
+    migrate.migrate(out.database_path, "core")
     made = asyncio.run(out.use(lambda db: demo.prepare(db, out.data_dir, now_ms())))
     out.show({"key": made.key, "keyFile": str(made.key_path), "user": made.user, "plan": made.plan})
 
@@ -216,13 +220,13 @@ def _key_record(key: KeyRow) -> Record:
         "name": key.name,
         "keyPrefix": key.key_prefix,
         "user": key.user_id,
-        "scopes": console.decode_list(key.scopes),
+        "scopes": msgspec.json.decode(key.scopes, type=list[str]),
         "byOperator": bool(key.by_operator),
         "rateLimit": key.rate_limit,
         "status": key.status,
         "expiresAt": instant_or_none(key.expires_at_ms),
         "lastUsedAt": instant_or_none(key.last_used_at_ms),
-        "createdAt": console.instant_of(key.created_at),
+        "createdAt": instant_of(key.created_at),
     }
 
 
@@ -235,5 +239,5 @@ def _user_record(user: UserRow) -> Record:
         "tokenQuota": user.token_quota,
         "suspended": user.suspended,
         "seenAt": instant_or_none(user.seen_at_ms),
-        "createdAt": console.instant_of(user.created_at),
+        "createdAt": instant_of(user.created_at),
     }

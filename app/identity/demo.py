@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from app.edge import folder
-from app.edge.clock import sql_text
 from app.edge.database import Connection, Database, Transaction
 from app.identity import api_keys, queries, users
 from app.identity.ids import AK_PREFIX, Secret, hash_secret, new_ak_key, new_id

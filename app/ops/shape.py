@@ -134,6 +134,8 @@ def _range(low: Any, high: Any, unit: str) -> str:
     if low is None and high is None:
         return ""
     if high is None:
+        if low == 1 and unit:
+            return "not empty"
         return f"at least {_figure(low)} {unit}".strip()
     said = f"at most {_figure(high)}" if low is None else f"{_figure(low)} to {_figure(high)}"
     return f"{said} {unit}".strip()

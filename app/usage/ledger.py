@@ -14,6 +14,7 @@ from app.usage import alerts, queries
 from app.usage.events import API, REALTIME, Event
 from app.usage.period import period_of
 from app.usage.queries import Payer, Written
+from app.usage.rows import Line
 from app.usage.wire import Refused
 
 RESERVATION = "reservation"
@@ -58,6 +59,17 @@ def record(tx: Transaction, items: list[Event | Refused], poster: Poster, now: i
     return _outcome(results)
 
 
+def record_received(tx: Transaction, lines: list[Line | Refused], poster: Poster, now: int) -> Outcome:
+    """Write a batch of lines that were received elsewhere, each with the time of its own receipt."""
+    batch = Batch(tx, poster, now)
+    results = [
+        batch.add(index, line) if isinstance(line, Refused) else batch.add(index, line.event, line.received_at_ms)
+        for index, line in enumerate(lines)
+    ]
+    batch.finish()
+    return _outcome(results)
+
+
 def record_one(tx: Transaction, event: Event, poster: Poster, now: int) -> Result:
     """Write a single event."""
     return record(tx, [event], poster, now).results[0]
@@ -70,19 +82,18 @@ class Batch:
         self._tx = tx
         self._poster = poster
         self._now = now
-        self._created_at = sql_text(now)
         self._period_start = period_of(now).start_ms
         self._payers: dict[str, Payer | None] = {}
         self._spent: dict[tuple[Payer, int], int] = {}
 
-    def add(self, index: int, item: Event | Refused) -> Result:
+    def add(self, index: int, item: Event | Refused, received: int | None = None) -> Result:
         if isinstance(item, Refused):
             return Result(index, item.id, "rejected", item.error, item.code)
         payer = self._payer(item)
         if isinstance(payer, Refused):
             return Result(index, item.id, "rejected", payer.error, payer.code)
         try:
-            return self._write(index, item, payer)
+            return self._write(index, item, payer, self._now if received is None else received)
         except AppError as error:
             return Result(index, item.id, "rejected", error.message, error.code)
 
@@ -106,10 +117,10 @@ class Batch:
             return Refused("forbidden", "This key writes usage for its own user only")
         return payer or Refused("unknown_user", f"User not found: {asked}")
 
-    def _write(self, index: int, event: Event, payer: Payer) -> Result:
+    def _write(self, index: int, event: Event, payer: Payer, received: int) -> Result:
         content_hash = event.content_hash(payer.user_id)
         amended = self._amended(event, payer) if event.amends else None
-        occurred = event.occurred_at_ms if event.occurred_at_ms is not None else self._now
+        occurred = event.occurred_at_ms if event.occurred_at_ms is not None else received
         session, model, provider, endpoint = event.session_id, event.model, event.provider, event.endpoint
         total, given_input, given_output = event.total, event.input, event.output
         if amended is not None:
@@ -136,10 +147,10 @@ class Batch:
                 event.input_details,
                 event.output_details,
                 event.metadata,
-                self._created_at,
+                sql_text(received),
                 event.source,
                 occurred,
-                self._now,
+                received,
                 self._poster.key_id,
                 endpoint,
                 amended.id if amended else None,

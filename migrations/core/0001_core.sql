@@ -118,7 +118,7 @@ CREATE TABLE api_keys (
 ) STRICT;
 CREATE INDEX api_keys_by_user ON api_keys (user_id);
 
--- Every event that a provider told us of; event_id is the svix-id.
+-- Every event that a provider told us of; event_id is the svix-id, subject the provider's id of whom it is about.
 CREATE TABLE webhook_logs (
     id INTEGER PRIMARY KEY,
     event_id TEXT NOT NULL UNIQUE,
@@ -127,10 +127,13 @@ CREATE TABLE webhook_logs (
     error_message TEXT,
     outcome TEXT,
     payload TEXT NOT NULL,
+    subject TEXT,
     attempts INTEGER NOT NULL DEFAULT 1,
     created_at TEXT NOT NULL,
     updated_at TEXT NOT NULL
 ) STRICT;
+CREATE INDEX webhook_logs_by_subject ON webhook_logs (subject) WHERE subject IS NOT NULL;
+CREATE INDEX webhook_logs_counted ON webhook_logs (event_type, processing_status, created_at);
 
 -- The ledger. Append-only; no foreign key and no index by user, because both would cost every insert:
 -- counters answer quota, roll-ups answer history, and previous_id leads from a user's row to the one before it

@@ -1,0 +1,44 @@
+"""What the tests of commands share: how a command's JSON is read, and how long a server may take to follow."""
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+from tests.conftest import Server
+
+FOLLOWED_SECONDS = 0.3
+PRINTED_SECONDS = 10.0
+
+
+def run(server: Server, *words: str) -> Any:
+    """A command's JSON; it must succeed and say nothing else."""
+    done = server.command(*words, "--json")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    return json.loads(done.stdout)
+
+
+def refusal(server: Server, *words: str) -> str:
+    """The one line of a command that fails."""
+    done = server.command(*words)
+    assert done.returncode == 1, done.stdout
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    return done.stderr.strip().removeprefix("Error: ")
+
+
+def follows(holds: Callable[[], bool]) -> bool:
+    """Whether the server comes to see a change within the time that is promised."""
+    until = time.monotonic() + FOLLOWED_SECONDS
+    while not holds():
+        if time.monotonic() > until:
+            return False
+    return True
+
+
+def printed(server: Server, words: str) -> str:
+    """What the server has printed, once `words` are in it."""
+    until = time.monotonic() + PRINTED_SECONDS
+    while words not in server.log():
+        assert time.monotonic() < until, server.log()
+    return server.log()
