@@ -29,7 +29,6 @@ CONNECTIONS = 10_000
 OTHER_DESCRIPTORS = 256
 
 COMMANDS = {
-    "serve": "app.cli:serve",
     "migrate": "app.edge.commands:migrate_command",
     "seed": "app.identity.commands:seed_command",
     "keys": "app.identity.commands:keys_group",
@@ -49,11 +48,11 @@ class Contents(click.Group):
     """Imports a command when it is asked for: `serve` must not wait for what it never runs."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return [*super().list_commands(ctx), *COMMANDS]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
-            return None
+            return super().get_command(ctx, cmd_name)
         module, _, name = COMMANDS[cmd_name].partition(":")
         command: click.Command = getattr(importlib.import_module(module), name)
         return command
@@ -65,15 +64,16 @@ def main() -> None:
     """The backend of an AI app in one process."""
 
 
-@click.command()
+@main.command()
 @click.option("--host", help="The address to listen on.  [default: $HOST or 127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65_535), help="0 takes a free one.  [default: $PORT or 8787]")
 @click.option("--data", "data_dir", metavar="DIR", help="Where the databases are.  [default: $DATA_DIR or ./data]")
 @click.option("--json", "as_json", is_flag=True, help="Say in JSON where the server listens.")
 def serve(host: str | None, port: int | None, data_dir: str | None, as_json: bool) -> None:
-    """Serve, and in development make a key and a user to try it with.
+    """Serve until it is told to stop.
 
-    Settings come from the environment. SIGTERM finishes what was accepted, then ends.
+    Settings come from the environment. In development the first start makes users and a key to try it with.
+    SIGTERM finishes what was accepted, then ends.
     """
     for stop in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop, lambda *_: sys.exit(0))
@@ -81,7 +81,7 @@ def serve(host: str | None, port: int | None, data_dir: str | None, as_json: boo
         settings = read_settings(host=host, port=port, data_dir=data_dir)
         listener = _bind(settings)
         settings, made = _prepare(settings)
-        _serve(settings, listener, made, as_json)
+    _serve(settings, listener, made, as_json)
 
 
 def _bind(settings: Settings) -> socket.socket:

@@ -1,7 +1,7 @@
 """The wiring: one list that opens everything in order and closes it in reverse."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -29,6 +29,7 @@ from app.identity.clerk import ClerkTokens
 from app.ops.description import Description
 from app.routes import OPEN_TO_ANY_ORIGIN, ROUTES
 from app.settings import Settings
+from app.webhooks import signing
 
 HOUSEKEEPING_SECONDS = 5.0
 
@@ -40,12 +41,18 @@ def create_app(settings: Settings) -> ASGIApp:
     cors = Cors(settings.allowed_origins, OPEN_TO_ANY_ORIGIN)
     metrics = Metrics()
     requests = RequestLog(enabled=settings.log_level in ("debug", "info"))
-    front = Front(Router(ROUTES), cors, requests, metrics.observe_request)
+    answered = asyncio.Event()
+
+    def observe(route: str | None, method: str, status: int, seconds: float) -> None:
+        metrics.observe_request(route, method, status, seconds)
+        answered.set()
+
+    front = Front(Router(ROUTES), cors, requests, observe)
 
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[dict[str, Any]]:
         async with AsyncExitStack() as stack:
-            yield await _open(settings, cors, metrics, requests, stack)
+            yield await _open(settings, cors, metrics, requests, answered, stack)
 
     starts = Lifespan(lifespan=lifespan)
 
@@ -56,7 +63,12 @@ def create_app(settings: Settings) -> ASGIApp:
 
 
 async def _open(
-    settings: Settings, cors: Cors, metrics: Metrics, requests: RequestLog, stack: AsyncExitStack
+    settings: Settings,
+    cors: Cors,
+    metrics: Metrics,
+    requests: RequestLog,
+    answered: asyncio.Event,
+    stack: AsyncExitStack,
 ) -> dict[str, Any]:
     sqlite.assert_one_module()
     migrate.migrate(settings.database_path, "core")
@@ -86,7 +98,13 @@ async def _open(
     authenticator = Authenticator(db, settings, tokens, enrichment.offer)
     authenticator.listen(feed)
 
-    for task in (requests.run(), feed.follow(db), enrichment.run(), _keep_house(db, authenticator)):
+    for task in (
+        requests.run(),
+        feed.follow(db),
+        enrichment.run(),
+        _keep_house(db, authenticator),
+        _warm_up(answered, settings, tokens),
+    ):
         running = asyncio.create_task(task)
         stack.push_async_callback(_end, running)
     return {
@@ -102,26 +120,30 @@ async def _open(
     }
 
 
+async def _warm_up(answered: asyncio.Event, settings: Settings, tokens: ClerkTokens) -> None:
+    """Load what the first token and the first webhook would wait for, once somebody has been answered."""
+    await answered.wait()
+    try:
+        await tokens.warm()
+        if settings.clerk.webhook_secret:
+            await signing.warm()
+    except AppError as error:
+        log.warning("not_warm", error=error.message)
+
+
 async def _keep_house(db: Database, authenticator: Authenticator) -> None:
-    """What has to happen now and then, each a short write."""
+    """What has to happen now and then, each a short write, and none where there is nothing to do."""
     while True:
         await asyncio.sleep(HOUSEKEEPING_SECONDS)
-        chores: list[Callable[[], Awaitable[Any]]] = [
-            lambda: db.write(expiring.purge, now_ms()),
-            lambda: db.write(changes.trim),
-            lambda: _write_uses(db, authenticator),
-        ]
-        for chore in chores:
-            try:
-                await chore()
-            except AppError as error:
-                log.warning("chore_failed", error=error.message)
-
-
-async def _write_uses(db: Database, authenticator: Authenticator) -> None:
-    uses = authenticator.uses.take()
-    if uses:
-        await db.write(api_keys.write_uses, uses)
+        try:
+            if await db.read(expiring.has_dead, now_ms()):
+                await db.write(expiring.purge, now_ms())
+            if await db.read(changes.has_surplus):
+                await db.write(changes.trim)
+            if uses := authenticator.uses.take():
+                await db.write(api_keys.write_uses, uses)
+        except AppError as error:
+            log.warning("chore_failed", error=error.message)
 
 
 async def _end(task: "asyncio.Task[None]") -> None:

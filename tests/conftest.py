@@ -1,6 +1,8 @@
 """The cast: a real server in a process of its own, and a database in a folder of its own."""
 
+import fcntl
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,6 +22,8 @@ from app.edge.database import Database
 ADMIN_TOKEN = "test-admin-token"
 START_SECONDS = 20.0
 STOP_SECONDS = 20.0
+NODE_FOLDER = Path(__file__).parent / "node"
+NPM_SECONDS = 300.0
 
 
 @pytest.fixture
@@ -129,3 +133,21 @@ async def db(tmp_path: Path) -> AsyncIterator[Database]:
     database.open()
     yield database
     await database.close()
+
+
+@pytest.fixture(scope="session")
+def node_modules() -> Path:
+    """npm's own clients, as the lock file lists them; where there is no npm, what needs them is skipped."""
+    missing = [name for name in ("node", "npm") if shutil.which(name) is None]
+    if missing:
+        problem = f"{' and '.join(missing)} not found: npm's clients were not asked"
+        pytest.fail(problem) if os.environ.get("CI") == "true" else pytest.skip(problem)
+    lock, installed = NODE_FOLDER / "package-lock.json", NODE_FOLDER / "node_modules"
+    stamp = installed / ".package-lock.json"
+    with lock.open() as held:
+        # Two runs side by side must not install over each other.
+        fcntl.flock(held, fcntl.LOCK_EX)
+        if not stamp.exists() or stamp.stat().st_mtime < lock.stat().st_mtime:
+            done = subprocess.run(["npm", "ci"], cwd=NODE_FOLDER, capture_output=True, text=True, timeout=NPM_SECONDS)
+            assert done.returncode == 0, done.stderr
+    return installed

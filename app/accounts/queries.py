@@ -115,8 +115,8 @@ COMPARE_COUNTERS = """
         UNION ALL
         SELECT c.user_id, c.period_start_ms, l.previous_id, l.total_tokens
         FROM chain c JOIN usage_logs l ON l.id = c.id)
-    SELECT s.user_id, s.period_start_ms, s.total_tokens,
-           (SELECT sum(c.total_tokens) FROM chain c
-            WHERE c.user_id = s.user_id AND c.period_start_ms = s.period_start_ms)
+    SELECT s.user_id, s.period_start_ms, s.total_tokens, sum(c.total_tokens)
     FROM sample s
+    LEFT JOIN chain c ON c.user_id = s.user_id AND c.period_start_ms = s.period_start_ms
+    GROUP BY s.user_id, s.period_start_ms
 """

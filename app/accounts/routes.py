@@ -1,14 +1,11 @@
 """What operators ask of accounts: the log of Clerk's events, synchronisation, consistency."""
 
-from typing import Any
-
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from app.accounts import clerk_webhook, consistency, synchronisation
 from app.accounts.clerk_api import ClerkApi
-from app.accounts.clerk_events import read_event, subject_of
 from app.accounts.consistency import ConsistencyView
 from app.accounts.synchronisation import SyncedUser, SyncedUsers
 from app.edge.clock import instant, now_ms, parse_instant
@@ -17,10 +14,8 @@ from app.edge.http import db_of, json_response, query_int
 from app.edge.openapi import ADMIN, BEARER, Query, operation
 from app.errors import Invalid
 from app.identity.authenticator import authenticate_operator
-from app.webhooks import log as webhook_log
 from app.webhooks import queries as webhook_queries
 from app.webhooks.log import FAILED, PENDING, SUCCESS
-from app.webhooks.queries import Delivery
 
 LOGS_LISTED = 50
 LOGS_MOST = 200
@@ -118,13 +113,7 @@ async def show_stats(request: Request) -> Response:
 async def retry(request: Request) -> Response:
     """Process a failed event from its stored payload. One that was done is left as it is."""
     await authenticate_operator(request)
-    entry = await db_of(request).read(webhook_log.get_entry, request.path_params["id"])
-    duplicate = entry.processing_status == SUCCESS
-    if not duplicate:
-        event = read_event(entry.payload.encode())
-        delivery = Delivery(entry.event_id, event.type, subject_of(event), entry.payload)
-        duplicate = await clerk_webhook.deliver(request, delivery, event) is None
-        entry = await db_of(request).read(webhook_log.get_entry, entry.event_id)
+    entry, duplicate = await clerk_webhook.replay(db_of(request), request.path_params["id"])
     return json_response(RetryView(True, duplicate, _log_view(entry)), headers=PRIVATE)
 
 
@@ -177,7 +166,7 @@ def _log_view(row: Row) -> LogView:
 
 def _stats(rows: list[Row]) -> StatsView:
     by_type: dict[str, TypeCount] = {}
-    totals: dict[str, Any] = dict.fromkeys(STATUSES, 0)
+    totals = dict.fromkeys(STATUSES, 0)
     for event_type, status, count, _ in rows:
         counted = by_type.setdefault(event_type, TypeCount(event_type))
         setattr(counted, status, count)
@@ -186,7 +175,9 @@ def _stats(rows: list[Row]) -> StatsView:
     last = max((row[3] for row in rows), default=None)
     return StatsView(
         total=sum(totals.values()),
-        **totals,
+        success=totals[SUCCESS],
+        failed=totals[FAILED],
+        pending=totals[PENDING],
         lastReceivedAt=instant(parse_instant(last)) if last else None,
         byType=list(by_type.values()),
     )

@@ -26,6 +26,11 @@ def announce(tx: Transaction, topic: str, key: str) -> None:
     tx.announced.append((topic, key))
 
 
+def has_surplus(connection: Connection) -> bool:
+    row = connection.fetch_one("SELECT count(*) > ? FROM changes", KEPT_CHANGES)
+    return bool(row and row[0])
+
+
 def trim(tx: Transaction) -> int:
     """Delete all but the newest KEPT_CHANGES; a node that was away for longer starts with empty caches."""
     return tx.execute("DELETE FROM changes WHERE sequence <= (SELECT max(sequence) FROM changes) - ?", KEPT_CHANGES)

@@ -40,7 +40,10 @@ def _show_migrations(out: Console) -> None:
 
 @click.group("origins")
 def origins_group() -> None:
-    """Who may call from a browser, beside the origins in the settings."""
+    """Who may call from a browser.
+
+    These rows stand beside the origins in the settings.
+    """
 
 
 @origins_group.command("list")

@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 import click
 import msgspec
 
-from app.edge import migrate, sqlite
+from app.edge import logs, migrate, sqlite
 from app.edge.clock import instant, parse_instant
 from app.edge.database import Database
 from app.errors import AppError
@@ -81,6 +81,8 @@ def options(fn: Callable[..., None]) -> Callable[..., None]:
     @click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
     @functools.wraps(fn)
     def command(*args: object, data_dir: str | None, as_json: bool, **given: object) -> None:
+        # What a command has to say it says itself.
+        logs.configure("critical")
         with errors_in_one_line():
             fn(Console(*read_paths(data_dir=data_dir), as_json), *args, **given)
 

@@ -24,6 +24,10 @@ def find(connection: Connection, kind: str, key: str, *, now_ms: int) -> bytes |
     return row[0] if row else None
 
 
+def has_dead(connection: Connection, now_ms: int) -> bool:
+    return connection.fetch_one("SELECT 1 FROM expiring WHERE expires_at_ms <= ? LIMIT 1", now_ms) is not None
+
+
 def purge(tx: Transaction, now_ms: int) -> int:
     """Delete up to PURGE_ROWS values that have died; how many there were."""
     return tx.execute(

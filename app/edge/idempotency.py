@@ -12,7 +12,7 @@ from starlette.responses import Response
 from app.edge import expiring
 from app.edge.clock import now_ms
 from app.edge.database import Transaction
-from app.edge.http import db_of, encode_json, json_response
+from app.edge.http import JsonResponse, db_of, encode_json, find_header, json_response
 from app.errors import Conflict, Invalid, Unprocessable
 
 KIND = "idempotency"
@@ -61,10 +61,11 @@ async def write_once(
     With an `Idempotency-Key`, a second request of this principal, method and path gets the first's answer;
     Unprocessable with another body, Conflict while the first is running.
     """
-    header = request.headers.get("idempotency-key")
-    if header is None:
+    held = find_header(request, b"idempotency-key")
+    if held is None:
         value = await db_of(request).write(job, *args)
         return Once(json_response(value, status), value)
+    header = held.decode("latin-1")
     if not 1 <= len(header) <= KEY_CHARACTERS:
         raise Invalid(f"Idempotency-Key: expected 1 to {KEY_CHARACTERS} characters, got {len(header)}")
     key = _digest(principal, request.method, request.url.path, header).hex()
@@ -72,7 +73,7 @@ async def write_once(
     async with running.only(key):
         asked = hashlib.blake2b(body, digest_size=16).digest()
         answer, value = await db_of(request).write(_run_once, key, asked, status, job, args, now_ms())
-    return Once(Response(answer.body, answer.status, media_type="application/json"), value)
+    return Once(JsonResponse(answer.body, answer.status), value)
 
 
 def _run_once(

@@ -31,8 +31,10 @@ def schema_version(path: Path) -> tuple[int, int]:
 
 
 def _fetch(path: Path, sql: str) -> list[tuple[Any, ...]]:
-    raw = sqlite.connect(path, read_only=True)
+    # Opened with mode=ro, SQLite 3.53 leaves CHECK constraints out of its checks.
+    raw = sqlite.connect(path)
     try:
+        raw.execute("PRAGMA query_only = ON")
         rows: list[tuple[Any, ...]] = raw.execute(sql).fetchall()
         return rows
     finally:

@@ -34,9 +34,10 @@ class Metrics:
         self._queue = Gauge(
             "litehouse_writer_queue_jobs", "Jobs accepted and not yet answered.", registry=self.registry
         )
-        self._events = Counter(
+        events = Counter(
             "litehouse_usage_events", "Events posted to the ledger.", ("status",), registry=self.registry
         )
+        self._event_counters = [events.labels(status) for status in ("accepted", "duplicate", "rejected")]
         self._refusals = Counter("litehouse_quota_refusals", "Reservations refused with 402.", registry=self.registry)
 
     def watch(self, db: Database) -> None:
@@ -54,9 +55,10 @@ class Metrics:
         self._group_jobs.observe(group.jobs)
         self._group_seconds.observe(group.seconds)
 
-    def count_events(self, status: str, number: int) -> None:
-        if number:
-            self._events.labels(status).inc(number)
+    def count_events(self, accepted: int, duplicates: int, rejected: int) -> None:
+        for counter, number in zip(self._event_counters, (accepted, duplicates, rejected), strict=True):
+            if number:
+                counter.inc(number)
 
     def count_quota_refusal(self) -> None:
         self._refusals.inc()

@@ -57,7 +57,7 @@ def migrate(path: Path, kind: str) -> list[str]:
     path.parent.mkdir(parents=True, exist_ok=True)
     raw = sqlite.connect(path)
     try:
-        raw.execute("PRAGMA journal_mode = WAL")
+        sqlite.enter_wal(raw)
         check_readable(raw, kind)
         if not _list_pending(raw, kind):
             return []

@@ -5,6 +5,9 @@ before 3.51.3 can corrupt a WAL that two connections write and checkpoint (docs/
 """
 
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ sys.modules["sqlite3.dbapi2"] = pysqlite3.dbapi2
 
 OLDEST_SAFE = (3, 51, 3)
 BUSY_SECONDS = 5.0
+WAL_RETRY_SECONDS = 0.01
 PAGE_CACHE_KIB = 65_536
 MMAP_BYTES = 1 << 30
 STATEMENTS_CACHED = 256
@@ -85,6 +89,30 @@ def connect(path: Path, *, read_only: bool = False, other_threads: bool = False)
     if read_only:
         raw.execute("PRAGMA query_only = ON")
     return raw
+
+
+def enter_wal(raw: Any) -> None:
+    """Set the journal mode of a new file. SQLite waits for no lock here, because it holds one; so this does."""
+    until = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            raw.execute("PRAGMA journal_mode = WAL")
+            return
+        except pysqlite3.Error as error:
+            if passing_fault(error) is None or time.monotonic() > until:
+                raise
+        time.sleep(WAL_RETRY_SECONDS)
+
+
+@contextmanager
+def snapshot(path: Path) -> Iterator[Any]:
+    """One read transaction on a connection of its own, for a command that reads longer than a server may."""
+    raw = connect(path, read_only=True)
+    try:
+        raw.execute("BEGIN")
+        yield raw
+    finally:
+        raw.close()
 
 
 def complete_statement(text: str) -> bool:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 import structlog
 
 from app.edge import sqlite
+from app.edge.job import Job
 from app.edge.transaction import Position, Transaction, TransactionLost
 from app.errors import Unavailable
 
@@ -33,16 +34,6 @@ WATCH_SECONDS = 0.5
 log = structlog.get_logger("writer")
 
 
-class _Job:
-    __slots__ = ("args", "error", "fn", "future", "submitted", "value")
-
-    def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...], future: asyncio.Future[Any]) -> None:
-        self.fn, self.args, self.future = fn, args, future
-        self.submitted = time.monotonic()
-        self.value: Any = None
-        self.error: BaseException | None = None
-
-
 class Group(NamedTuple):
     """One commit: when it was, what it made stale, and what it cost."""
 
@@ -58,8 +49,9 @@ class Writer:
     def __init__(self, path: Path, committed: Callable[[Group], None]) -> None:
         self._path = path
         self._committed = committed
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._waiting: deque[_Job] = deque()
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._waiting: deque[Job] = deque()
+        self._gathered: list[Job] = []
         self._closed = False
         self._raw: Any = None
         self._wal_checked = 0.0
@@ -81,24 +73,33 @@ class Writer:
         if self._closed:
             raise Unavailable("The server is shutting down")
         # Overdue jobs have been answered, but lie in the writer's queue until it comes to them.
-        queued = max(len(self._waiting), self._jobs.qsize())
+        queued = max(len(self._waiting), len(self._gathered) + self._jobs.qsize())
         if queued >= QUEUE_JOBS:
             raise Unavailable(f"The write queue is full: {queued} of {QUEUE_JOBS} jobs")
-        job = _Job(fn, args, self._loop.create_future())
+        job = Job(fn, args, self._loop.create_future())
         self._waiting.append(job)
-        self._jobs.put(job)
+        # What the requests of one turn of the loop write is handed over together, and wakes the thread once.
+        if not self._gathered:
+            self._loop.call_soon(self._hand_over)
+        self._gathered.append(job)
         return job.future
 
     async def close(self) -> None:
         """Commit what was accepted, then end the thread and close the connection."""
         self._closed = True
         if self._thread.ident is not None:
+            self._hand_over()
             self._jobs.put(None)
             await asyncio.to_thread(self._thread.join)
         self._watch.cancel()
         await asyncio.wait([self._watch])
         if self._raw is not None:
             self._raw.close()
+
+    def _hand_over(self) -> None:
+        for job in self._gathered:
+            self._jobs.put(job)
+        self._gathered.clear()
 
     # -- on the writer's thread ------------------------------------------------------------------------
 
@@ -129,13 +130,13 @@ class Writer:
             while gathered:
                 gathered = self._commit_some(gathered)
 
-    def _commit_some(self, jobs: list[_Job]) -> list[_Job]:
+    def _commit_some(self, jobs: list[Job]) -> list[Job]:
         """Run and answer jobs until the group's time is up; the jobs that are left."""
         begun = time.monotonic()
         live = [job for job in jobs if not job.future.done()]
         if not live:
             return []
-        left: list[_Job] = []
+        left: list[Job] = []
         position: Position | None = None
         announced: list[tuple[str, str]] = []
         try:
@@ -154,7 +155,7 @@ class Writer:
         self._answer(live, Group(position, announced, len(live), time.monotonic() - begun))
         return left
 
-    def _run_group(self, jobs: list[_Job]) -> tuple[Transaction, int]:
+    def _run_group(self, jobs: list[Job]) -> tuple[Transaction, int]:
         raw = self._begin()
         # Counted from here: a wait for another process's lock must not shrink the group to one job.
         begun = time.monotonic()
@@ -183,7 +184,7 @@ class Writer:
             execute("RELEASE job")
         return tx, taken
 
-    def _run_alone(self, job: _Job, announced: list[tuple[str, str]]) -> Position | None:
+    def _run_alone(self, job: Job, announced: list[tuple[str, str]]) -> Position | None:
         try:
             tx = Transaction(self._begin())
             job.value, job.error = job.fn(tx, *job.args), None
@@ -251,30 +252,24 @@ class Writer:
         raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         raw.execute(f"PRAGMA busy_timeout = {round(sqlite.BUSY_SECONDS * 1000)}")
 
-    def _fail(self, jobs: list[_Job], error: BaseException) -> None:
+    def _fail(self, jobs: list[Job], error: BaseException) -> None:
         self._discard_transaction()
         for job in jobs:
             job.error = error
 
     # -- back on the loop ------------------------------------------------------------------------------
 
-    def _answer(self, jobs: list[_Job], group: Group) -> None:
+    def _answer(self, jobs: list[Job], group: Group) -> None:
         self._loop.call_soon_threadsafe(self._resolve, jobs, group)
 
-    def _resolve(self, jobs: list[_Job], group: Group) -> None:
+    def _resolve(self, jobs: list[Job], group: Group) -> None:
         # What the commit made stale is forgotten before anybody hears of the commit.
         try:
             self._committed(group)
         except Exception:
             log.exception("commit_not_told")
         for job in jobs:
-            future = job.future
-            if future.done():
-                continue
-            if job.error is None:
-                future.set_result((job.value, group.position))
-            else:
-                future.set_exception(sqlite.as_app_error(_as_exception(job.error)))
+            job.answer(group.position)
         waiting = self._waiting
         while waiting and waiting[0].future.done():
             waiting.popleft()
@@ -288,12 +283,3 @@ class Writer:
                 job = self._waiting.popleft()
                 if not job.future.done():
                     job.future.set_exception(Unavailable("The write queue is too slow: repeat the request"))
-
-
-def _as_exception(error: BaseException) -> BaseException:
-    """What a future can carry: it refuses StopIteration, and an exit would end the loop instead of the request."""
-    if isinstance(error, Exception) and not isinstance(error, StopIteration):
-        return error
-    wrapped = RuntimeError(f"A write job ended with {type(error).__name__}")
-    wrapped.__cause__ = error
-    return wrapped

@@ -4,7 +4,6 @@ What is remembered is bounded, never outlives a token's `exp`, and is forgotten 
 says that a user, key or plan has changed.
 """
 
-import hmac
 import ipaddress
 import time
 from collections.abc import Callable
@@ -19,13 +18,13 @@ from app.edge.limiter import Buckets, Rate, RollingHours, too_many
 from app.errors import Forbidden, Unauthenticated
 from app.identity import api_keys, queries, users
 from app.identity.clerk import BadToken, Claims, ClerkTokens
+from app.identity.credential import Presented, is_jwt, is_key, is_same, read_presented
 from app.identity.door import WITHOUT_CREDENTIAL, Door
 from app.identity.ids import hash_secret
 from app.identity.principal import Account, ApiKey, Kind, Principal
 from app.settings import Settings
 
 REMEMBERED = 10_000
-KEY_PREFIXES = ("mc_", "ak_")
 
 log = structlog.get_logger("identity")
 
@@ -60,12 +59,12 @@ class Authenticator:
         Unauthenticated in the door's words, Forbidden when a key lacks `scope`, RateLimited. With
         `operators` an admin header is a credential too; its principal has no account.
         """
-        if operators and self.is_operator(request):
+        presented = read_presented(request)
+        if operators and self._is_admin(presented):
             return Principal(Kind.OPERATOR, None, is_operator=True)
-        credential = _credential(request)
-        if credential is None:
+        if presented.bearer is None:
             self._limit_address(request, door)
-        principal = await self._identify(credential, door)
+        principal = await self._identify(presented.bearer, door)
         if principal.key is not None:
             api_keys.check_scope(principal.key, scope)
         self._limit(request, principal, door)
@@ -73,10 +72,11 @@ class Authenticator:
 
     async def authenticate_operator(self, request: Request) -> Principal:
         """An admin header, or a token of a user named in ADMIN_USER_IDS. Unauthenticated otherwise."""
-        if self.is_operator(request):
+        presented = read_presented(request)
+        if self._is_admin(presented):
             return Principal(Kind.OPERATOR, None, is_operator=True)
-        credential = _credential(request)
-        if credential is None or credential.startswith(KEY_PREFIXES) or not _is_jwt(credential):
+        credential = presented.bearer
+        if credential is None or is_key(credential) or not is_jwt(credential):
             raise Unauthenticated("Unauthorized")
         principal = await self._identify_token(credential, _OPERATORS)
         if not principal.is_operator:
@@ -85,17 +85,24 @@ class Authenticator:
 
     def is_operator(self, request: Request) -> bool:
         """Whether an admin header of this request holds an admin secret."""
-        token, key = request.headers.get("x-admin-token"), request.headers.get("x-admin-key")
-        settings = self._settings
-        return _same(token, settings.admin_token) or _same(key, settings.admin_token) or _same(key, settings.admin_key)
+        return self._is_admin(read_presented(request))
+
+    def _is_admin(self, presented: Presented) -> bool:
+        token, key, settings = presented.admin_token, presented.admin_key, self._settings
+        return (
+            is_same(token, settings.admin_token)
+            or is_same(key, settings.admin_token)
+            or is_same(key, settings.admin_key)
+        )
 
     async def _identify(self, credential: str | None, door: Door) -> Principal:
-        if credential is not None and credential.startswith(KEY_PREFIXES):
+        if credential is not None and is_key(credential):
             return await self._identify_key(credential)
-        if credential is not None and _is_jwt(credential):
+        if credential is not None and is_jwt(credential):
             return await self._identify_token(credential, door)
         if self._settings.dev_user and door.dev_user:
-            return Principal(Kind.USER, await self._account(users.DEV_USER, door))
+            dev = self._accounts.get(users.DEV_USER) or await self._account(users.DEV_USER, door)
+            return Principal(Kind.USER, dev)
         raise Unauthenticated(door.missing if credential is None else door.invalid)
 
     async def _identify_token(self, token: str, door: Door) -> Principal:
@@ -206,23 +213,6 @@ def client_address(request: Request) -> str:
         except ValueError:
             pass
     return request.client.host if request.client else "unknown"
-
-
-def _credential(request: Request) -> str | None:
-    """The Bearer or the X-API-Key; an Authorization of another kind counts as a wrong one."""
-    header = request.headers.get("authorization")
-    if header is None:
-        return request.headers.get("x-api-key")
-    kind, _, value = header.partition(" ")
-    return value.strip() if kind.lower() == "bearer" and value.strip() else header
-
-
-def _is_jwt(credential: str) -> bool:
-    return credential.count(".") == 2 and credential.startswith("ey")
-
-
-def _same(given: str | None, secret: str | None) -> bool:
-    return bool(given and secret) and hmac.compare_digest((given or "").encode(), (secret or "").encode())
 
 
 def _bound(cache: "dict[str, Account] | dict[str, ApiKey]") -> None:

@@ -33,7 +33,7 @@ USER_COLUMNS = ("id", "clerkId", "email", "plan", "tokenQuota", "suspended", "cr
 
 @click.group("keys")
 def keys_group() -> None:
-    """API keys: a relay's, and everybody's to look at and to revoke."""
+    """API keys: make, list, revoke, rotate."""
 
 
 @keys_group.command("create")
@@ -194,7 +194,10 @@ def _delete(tx: Transaction, any_id: str, now: int) -> str:
 @click.command("seed")
 @console.options
 def seed_command(out: Console) -> None:
-    """Make the demo's users and key, as a first start in development does."""
+    """Make the demo's users and key.
+
+    A first start in development does the same.
+    """
     environment = read_settings(data_dir=out.data_dir).environment
     if environment != DEVELOPMENT:
         raise Invalid(f"Only development is seeded; ENVIRONMENT is {environment}")

@@ -15,9 +15,9 @@ FINDING_COLUMNS = ("check", "ok", "detail")
 @click.command("doctor")
 @console.options
 def doctor_command(out: Console) -> None:
-    """Look for what is wrong with this machine; exit 1 when something is.
+    """Look for what is wrong with this machine.
 
-    It reads the whole database, beside a running server and without stopping it.
+    Exit 1 when something is. It reads the whole database, beside a running server and without stopping it.
     """
     findings = list(
         doctor.examine(

@@ -51,11 +51,12 @@ def examine(
     yield _look("settings", lambda: _check_settings(environ))
     yield _look("database", lambda: _check_exists(database))
     if database.exists():
-        yield _look("schema", lambda: _check_schema(database))
+        schema = _look("schema", lambda: _check_schema(database))
+        yield schema
         yield _look("integrity", lambda: _check_none(integrity.quick_check(database)))
         yield _look("foreign keys", lambda: _check_none(integrity.foreign_key_check(database)))
         yield _look("wal", lambda: _check_wal(database))
-        yield _look("clock", lambda: _check_clock(newest_receipt(), now))
+        yield _look("clock", lambda: _check_clock(newest_receipt() if schema.ok else None, now))
     yield _look("disk", lambda: _check_disk(database))
     yield _look("secret files", lambda: _check_secret_files(data_dir, environ))
 

@@ -6,11 +6,11 @@ from starlette.responses import PlainTextResponse, Response
 
 import app
 from app.edge.clock import instant, now_ms
-from app.edge.database import Connection
 from app.edge.http import db_of, json_response, settings_of
 from app.edge.node import Node
 from app.edge.openapi import operation
 from app.errors import AppError
+from app.ops import queries
 
 MESSAGE = "litehouse: the backend of an AI app in one process"
 DEVELOPMENT_URL = "http://localhost:8787"
@@ -84,7 +84,7 @@ async def live(request: Request) -> Response:
 @operation(answer=str, answer_media="text/plain", errors=(503,))
 async def ready(request: Request) -> Response:
     """The database can be read; 503 when not."""
-    await db_of(request).read(_probe)
+    await db_of(request).read(queries.get_sequence)
     return PlainTextResponse("ready")
 
 
@@ -123,11 +123,7 @@ async def api_health(request: Request) -> Response:
 
 async def _database_answers(request: Request) -> bool:
     try:
-        await db_of(request).read(_probe)
+        await db_of(request).read(queries.get_sequence)
     except AppError:
         return False
     return True
-
-
-def _probe(connection: Connection) -> None:
-    connection.fetch_one("SELECT sequence FROM replication_token")

@@ -1,5 +1,6 @@
 """The welcome: where the server listens, and in development three calls that work as they are printed."""
 
+import contextlib
 import shlex
 
 import click
@@ -14,14 +15,18 @@ TOKENS_IN, TOKENS_OUT = 900, 300
 
 
 def print_welcome(settings: Settings, port: int, demo: Demo | None, as_json: bool) -> None:
-    record = describe(settings, port, demo)
-    if as_json:
-        click.echo(encode(record))
-        return
-    click.echo(f"litehouse serves {record['address']} ({settings.environment}, data in {settings.data_dir})")
-    if demo is not None:
-        click.echo(_introduce(settings, demo))
-        click.echo("\nTry:\n" + "\n".join(f"  {line}" for line in curl_lines(settings, address(settings, port), demo)))
+    # Nobody may be listening: that must not end a server.
+    with contextlib.suppress(BrokenPipeError):
+        click.echo(encode(describe(settings, port, demo)) if as_json else _text(settings, port, demo))
+
+
+def _text(settings: Settings, port: int, demo: Demo | None) -> str:
+    url = address(settings, port)
+    said = f"litehouse serves {url} ({settings.environment}, data in {settings.data_dir})"
+    if demo is None:
+        return said
+    calls = "\n".join(f"  {line}" for line in curl_lines(settings, url, demo))
+    return f"{said}\n{_introduce(settings, demo)}\n\nTry:\n{calls}"
 
 
 def describe(settings: Settings, port: int, demo: Demo | None) -> Record:

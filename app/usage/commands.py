@@ -82,12 +82,8 @@ def import_d1(out: Console, dump: Path, name: str | None) -> None:
 def verify_usage(out: Console) -> None:
     """Compute the counters again from the ledger; exit 1 where the two differ."""
     console.require_current(out.database_path)
-    raw = sqlite.connect(out.database_path, read_only=True)
-    try:
-        raw.execute("BEGIN")
+    with sqlite.snapshot(out.database_path) as raw:
         report = verify.verify(Connection(raw))
-    finally:
-        raw.close()
     if out.as_json or report.clean:
         record: Record = {"rows": report.rows, "counters": report.counters, "brokenLinks": report.broken_links}
         record["differences"] = [_difference(found) for found in report.differences]

@@ -70,7 +70,7 @@ def read_event(item: Wire, now: int) -> Event:
     event = _raw(inner) if inner.type is not None else _native(inner)
     own_id = inner.id or event.response_id or inner.event_id
     if envelope is not None and not (event.response_id or inner.event_id):
-        event = event._replace(source=envelope.source or event.source, source_given=envelope.source is not None)
+        event = event._replace(source=envelope.source or event.source, source_given=True)
         own_id = envelope.id
     event = event._replace(id=own_id or new_id("evt"))
     _check(event, now)
@@ -143,7 +143,7 @@ def _total(total: int | None, given_input: int | None, given_output: int | None)
 
 
 def _details(details: Details | RawDetails | None) -> str | None:
-    """JSON with the provider's own names, sorted, whichever form they came in."""
+    """JSON with the provider's own names, sorted, whichever form they came in; a part of 0 is a missing one."""
     if details is None:
         return None
     parts = {
@@ -151,7 +151,7 @@ def _details(details: Details | RawDetails | None) -> str | None:
         "cached_tokens": details.cached_tokens,
         "text_tokens": details.text_tokens,
     }
-    given = {name: count for name, count in parts.items() if count is not None}
+    given = {name: count for name, count in parts.items() if count}
     return _encode(given).decode() if given else None
 
 
@@ -163,7 +163,10 @@ def _metadata(raw: msgspec.Raw) -> str | None:
         return None
     if not text.startswith(b"{"):
         raise Invalid("metadata: expected object")
-    return text.decode()
+    try:
+        return text.decode()
+    except UnicodeDecodeError as error:
+        raise Invalid(f"metadata: byte {error.start} is not UTF-8") from error
 
 
 def _occurred(item: Wire) -> int | None:

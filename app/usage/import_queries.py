@@ -39,12 +39,15 @@ def insert_imported_user(tx: Transaction, values: Row) -> None:
 
 
 def insert_imported_webhook(tx: Transaction, values: Row) -> bool:
-    """False when that event was logged before."""
+    """False when that event was logged before. Its subject is read from the payload: a deletion erases by it."""
     return (
         tx.execute(
             """INSERT INTO webhook_logs (
-                   event_id, event_type, processing_status, error_message, payload, created_at, updated_at)
-               VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (event_id) DO NOTHING""",
+                   event_id, event_type, processing_status, error_message, payload, created_at, updated_at, subject)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, iif(json_valid(?5), coalesce(
+                   json_extract(?5, '$.data.user_id'), json_extract(?5, '$.data.payer.user_id'),
+                   iif(?2 LIKE 'user.%', json_extract(?5, '$.data.id'), NULL)), NULL))
+               ON CONFLICT (event_id) DO NOTHING""",
             *values,
         )
         > 0

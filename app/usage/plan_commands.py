@@ -91,7 +91,10 @@ def _set_plan(
 
 @click.group("prices")
 def prices_group() -> None:
-    """What a million tokens of a model cost, in micros: millionths of the currency."""
+    """What a million tokens of a model cost.
+
+    In micros, millionths of the currency.
+    """
 
 
 @prices_group.command("list")

@@ -103,7 +103,8 @@ INSERT_LOG = """
         event_key, content_hash, previous_id, cost_micros)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22,
         (SELECT last_log_id FROM usage_periods WHERE user_id = ?1 AND period_start_ms = ?23),
-        (SELECT (?9 * prompt_micros_per_million + ?10 * completion_micros_per_million + 500000) / 1000000
+        (SELECT CAST(
+             round((?9 * prompt_micros_per_million + ?10 * completion_micros_per_million) / 1000000.0) AS INTEGER)
          FROM prices WHERE provider = ?6 AND model = ?7 AND valid_from_ms <= ?16 AND ?8 = ?9 + ?10
          ORDER BY valid_from_ms DESC LIMIT 1))
     ON CONFLICT (event_key) DO NOTHING RETURNING id

@@ -113,10 +113,11 @@ def _plain(text: str | None) -> str | None:
 
 
 def _read_settlement(body: bytes) -> Event:
-    """The event that a settlement records; without an id of its own it has the reservation's."""
+    """The event that a settlement records; without a name of its own it has the reservation's."""
     item = decode_json(body, Wire)
     if item.type is None and item.specversion is None and item.totalTokens is None:
         raise Invalid("totalTokens: expected the tokens that were spent")
     event = read_event(item, now_ms())
-    named = item.id or event.response_id or item.event_id
-    return event._replace(id=named or "", source=item.source or ledger.RESERVATION)
+    if item.id or event.response_id or item.event_id:
+        return event
+    return event._replace(id="", source=item.source or ledger.RESERVATION)

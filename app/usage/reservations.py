@@ -9,7 +9,7 @@ import msgspec
 
 from app.edge.clock import instant, sql_text
 from app.edge.database import Transaction
-from app.errors import Conflict, Forbidden, Invalid, NotFound, QuotaExceeded
+from app.errors import AppError, Conflict, Forbidden, Invalid, NotFound, QuotaExceeded
 from app.identity.ids import new_id
 from app.usage import ledger, queries, quota
 from app.usage.events import Event
@@ -20,6 +20,7 @@ from app.usage.queries import Reservation
 HELD, RELEASED, SETTLED = "held", "released", "settled"
 TTL_SECONDS = 300
 LONGEST_TTL_SECONDS = 3_600
+_REFUSALS: dict[str, type[AppError]] = {"conflict": Conflict, "forbidden": Forbidden}
 
 
 class Asked(NamedTuple):
@@ -90,9 +91,9 @@ def settle(tx: Transaction, reservation_id: str, event: Event, poster: Poster, n
         spent = hold.settled_tokens or 0
     else:
         event = event._replace(user=hold.user_id, id=event.id or hold.id)
-        result = ledger.record_one(tx, event, Poster(poster.key_id), now)
+        result = ledger.record_one(tx, event, poster, now)
         if result.status == "rejected":
-            raise (Conflict if result.code == "conflict" else Invalid)(result.error or "The event was rejected")
+            raise _REFUSALS.get(result.code or "", Invalid)(result.error or "The event was rejected")
         spent = event.total
         queries.update_reservation_state(tx, hold.id, SETTLED, spent, sql_text(now))
     return Settled(hold.id, spent, max(0, spent - hold.max_tokens))

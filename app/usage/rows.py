@@ -6,7 +6,7 @@ from typing import NamedTuple
 from app.edge.clock import parse_instant
 from app.errors import Invalid
 from app.usage.events import Event
-from app.usage.wire import LARGEST_COUNT, TEXT_CHARACTERS
+from app.usage.wire import EVENT_TOKENS, TEXT_CHARACTERS
 
 Cell = str | int | float | None
 MS_FROM = 100_000_000_000
@@ -74,8 +74,8 @@ def _count(row: Mapping[str, Cell], name: str) -> int | None:
     except ValueError as error:
         raise Invalid(f"{name}: expected a whole number, got {text[:40]!r}") from error
     # A correction is a row of its own, and may be negative.
-    if abs(count) > LARGEST_COUNT:
-        raise Invalid(f"{name}: expected at most {LARGEST_COUNT}, got {count}")
+    if abs(count) > EVENT_TOKENS:
+        raise Invalid(f"{name}: expected at most {EVENT_TOKENS}, got {count}")
     return count
 
 

@@ -18,13 +18,16 @@ BODY_BYTES = 5 << 20
 TEXT_CHARACTERS = 255
 METADATA_BYTES = 16 << 10
 LARGEST_COUNT = (1 << 53) - 1
+# Nine million events of this size still add up to a number that SQLite can hold.
+EVENT_TOKENS = 10**12
 
 NDJSON = "application/x-ndjson"
 CLOUDEVENT = "application/cloudevents+json"
 CLOUDEVENTS = "application/cloudevents-batch+json"
 
 Text = Annotated[str, msgspec.Meta(max_length=TEXT_CHARACTERS)]
-Count = Annotated[int, msgspec.Meta(ge=0, le=LARGEST_COUNT)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=EVENT_TOKENS)]
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class Details(msgspec.Struct, omit_defaults=True, rename="camel"):
@@ -45,7 +48,7 @@ class RawUsage(msgspec.Struct):
     """`usage` of a provider's event, in tokens or as `{type:"duration",seconds}`."""
 
     type: str | None = None
-    seconds: float | None = None
+    seconds: Seconds | None = None
     total_tokens: Count | None = None
     input_tokens: Count | None = None
     output_tokens: Count | None = None
@@ -121,11 +124,14 @@ def read_items(body: bytes, media: str) -> list[Wire | Refused]:
 
 
 def unwrap(item: Wire) -> tuple[Wire, Wire | None]:
-    """The event itself and the CloudEvent around it. Invalid when that has no `data`."""
+    """The event itself and the CloudEvent around it. Invalid when that lacks what CloudEvents 1.0 requires."""
     if item.specversion is None:
         return item, None
     if item.specversion != "1.0":
         raise Invalid(f"specversion: expected 1.0, got {item.specversion!r}")
+    for name, value in (("id", item.id), ("source", item.source), ("type", item.type)):
+        if not value:
+            raise Invalid(f"{name}: a CloudEvent needs a text here")
     if not bytes(item.data):
         raise Invalid("data: a CloudEvent needs a JSON object here")
     return decode_json(item.data, Wire), item

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from app.errors import Unavailable
 
+LIBRARY = "standardwebhooks"
+
 EVENT_ID = "svix-id"
 TIMESTAMP = "svix-timestamp"
 SIGNATURE = "svix-signature"
@@ -21,13 +23,18 @@ class BadSignature(Exception):
     """The headers are missing, malformed, older or newer than five minutes, or of another secret or body."""
 
 
+async def warm() -> None:
+    """Load what the first event would wait for."""
+    await asyncio.to_thread(importlib.import_module, LIBRARY)
+
+
 async def verify(secret: str, body: bytes, headers: Mapping[str, str]) -> str:
     """The event's id, once one of its signatures is found right for these bytes."""
     event_id, timestamp = headers.get(EVENT_ID, ""), headers.get(TIMESTAMP, "")
     signatures = [part for part in headers.get(SIGNATURE, "").split(" ") if _V1.fullmatch(part)]
     if not (0 < len(event_id) <= EVENT_ID_CHARACTERS and _SECONDS.fullmatch(timestamp) and signatures):
         raise BadSignature
-    library = await asyncio.to_thread(importlib.import_module, "standardwebhooks")
+    library = await asyncio.to_thread(importlib.import_module, LIBRARY)
     try:
         webhook = library.Webhook(secret)
     except (ValueError, library.webhooks.EmptyWebhookSecretError) as error:

@@ -181,6 +181,7 @@ async def site(
     made = Site(routes, state or {}, origins)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
+        listener.listen()
         made.port = listener.getsockname()[1]
         server = uvicorn.Server(uvicorn.Config(made, lifespan="off", ws="none", log_config=None, access_log=False))
         running = asyncio.create_task(server.serve([listener]))

@@ -68,7 +68,7 @@ REFUSED = (
 
 
 def header(cors: Cors, origin: str | None, name: bytes) -> bytes | None:
-    return dict(cors.headers(origin)).get(name)
+    return dict(cors.headers(origin, "/api/usage/quota")).get(name)
 
 
 @pytest.mark.parametrize("origin", ALLOWED)
@@ -78,8 +78,8 @@ def test_a_listed_origin_is_named_in_the_answer(origin: str) -> None:
 
 @pytest.mark.parametrize("origin", REFUSED)
 def test_any_other_origin_gets_nothing_but_vary(origin: str) -> None:
-    assert Cors(LISTED).headers(origin) == [(b"vary", b"Origin")]
-    assert Cors(LISTED).preflight(origin) == [(b"vary", b"Origin")]
+    assert Cors(LISTED).headers(origin, "/") == [(b"vary", b"Origin")]
+    assert Cors(LISTED).preflight(origin, "/", None) == [(b"vary", b"Origin")]
 
 
 @pytest.mark.parametrize("origin", [*ALLOWED, *REFUSED, None])
@@ -112,6 +112,17 @@ def test_rows_are_added_to_the_settings_and_taken_away() -> None:
     cors.set_rows([])
     assert not header(cors, "https://row.example.com", b"access-control-allow-origin")
     assert header(cors, "https://app.example.com", b"access-control-allow-origin")
+
+
+def test_an_open_path_answers_anybody_without_credentials_and_echoes_the_headers_asked_for() -> None:
+    cors = Cors(LISTED, open_paths=("/open",))
+    for origin in ("https://evil.com", LISTED[0]):
+        headers = dict(cors.preflight(origin, "/open/door", b"X-Theirs"))
+        assert headers[b"access-control-allow-origin"] == b"*"
+        assert headers[b"access-control-allow-headers"] == b"X-Theirs"
+        assert headers[b"vary"] == b"Origin"
+        assert b"access-control-allow-credentials" not in headers
+    assert dict(cors.preflight(LISTED[0], "/shut", b"X-Theirs"))[b"access-control-allow-headers"] != b"X-Theirs"
 
 
 async def refuse(request: Request) -> Response:

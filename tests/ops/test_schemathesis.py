@@ -15,6 +15,7 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis import Case, GenerationMode
 
 from tests.conftest import ADMIN_TOKEN, Server, serving
+from tests.fakes.clerk import SigningKey, fake_clerk
 
 EXAMPLES = 20
 CALL_SECONDS = 10.0
@@ -31,8 +32,10 @@ BOUNDED = settings(
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("generated")) as running:
-        yield running
+    with fake_clerk(SigningKey()) as clerk:
+        told = {"CLERK_SECRET_KEY": clerk.secret, "CLERK_API_URL": clerk.url, "DEV_USER": "1"}
+        with serving(tmp_path_factory.mktemp("generated"), **told) as running:
+            yield running
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,8 @@ INSERT INTO "usage_logs" VALUES(3,'user_gone','s',NULL,NULL,NULL,NULL,7,0,0,NULL
 INSERT INTO "usage_logs" VALUES(4,'user_bo','s',NULL,NULL,NULL,NULL,'many',0,0,NULL,NULL,NULL,'2025-11-02 10:00:00');
 CREATE TABLE webhook_logs (id INTEGER PRIMARY KEY, event_id TEXT, event_type TEXT, processing_status TEXT,
   payload TEXT, created_at TEXT);
-INSERT INTO "webhook_logs" VALUES(1,'msg_1','user.created','success','{}','2025-11-01 10:00:00');
+INSERT INTO "webhook_logs" VALUES(1,'msg_1','user.created','success','{"data":{"id":"user_ann"}}',
+  '2025-11-01 10:00:00');
 CREATE TRIGGER emptied AFTER INSERT ON users BEGIN DELETE FROM users; END;
 DELETE FROM sqlite_sequence;
 CREATE INDEX usage_by_user ON usage_logs(user_id);
@@ -95,3 +96,11 @@ def test_a_file_that_is_no_dump_is_refused_in_one_line(server: Server, tmp_path:
     done = server.command("import-d1", str(tmp_path / "dump.sql"))
     assert done.returncode == 1
     assert "holds none of" in done.stderr
+
+
+def test_a_webhook_of_the_old_log_is_found_by_whom_it_is_about(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "dump.sql").write_text(DUMP)
+    import_dump(server, tmp_path / "dump.sql")
+    assert read(server, "SELECT event_id, subject, created_at FROM webhook_logs") == [
+        ("msg_1", "user_ann", "2025-11-01 10:00:00")
+    ]

@@ -1,0 +1,65 @@
+"""The bench's command: scripts/bench [--quick] [--only NAME] [--json FILE] [--profile NAME]"""
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+import msgspec
+
+from bench import generator, ingesting, profile, reading, report, starting
+from bench.figure import Figure, Missing
+from bench.stage import QUICK, Extent, Refused, Stage, set_up
+
+FIGURES: dict[str, Callable[[Stage], Iterator[Figure]]] = {
+    "generator": generator.measure_generator,
+    "quota": reading.measure_quota,
+    "tokens": reading.measure_tokens,
+    "profile": reading.measure_profile,
+    "single": ingesting.measure_single,
+    "batch": ingesting.measure_batch,
+    "under": ingesting.measure_under,
+    "length": reading.measure_length,
+    "start": starting.measure_start,
+    "memory": starting.measure_memory,
+}
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="Shorter rounds and a shorter ledger: a look, not a figure to keep.")
+@click.option("--only", "names", multiple=True, type=click.Choice(list(FIGURES)), help="This figure; may be repeated.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Keep the figures there.")
+@click.option("--profile", "profiled", type=click.Choice(list(profile.LOADS)), help="Show where the time goes instead.")
+def main(quick: bool, names: tuple[str, ...], json_path: Path | None, profiled: str | None) -> None:
+    """How fast litehouse is, beside simpler servers in the same run (docs/bench.md)."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    with set_up(QUICK if quick else Extent()) as stage:
+        if profiled is not None:
+            profile.show(stage, profiled)
+            return
+        taken = _measure(stage, names or tuple(FIGURES))
+    report.print_table(taken)
+    if json_path is not None:
+        json_path.write_bytes(msgspec.json.format(msgspec.json.encode(report.as_json(taken))))
+    if any(isinstance(figure, Missing) for figure in taken):
+        sys.exit(1)
+
+
+def _measure(stage: Stage, names: tuple[str, ...]) -> list[Figure | Missing]:
+    taken: list[Figure | Missing] = []
+    for name in names:
+        begun = time.monotonic()
+        try:
+            # One by one: what was taken before a refusal is kept.
+            for figure in FIGURES[name](stage):
+                taken.append(figure)
+        except Refused as refused:
+            taken.append(Missing(name, str(refused)))
+        click.echo(f"{name}: {time.monotonic() - begun:.1f} s", err=True)
+    return taken
+
+
+if __name__ == "__main__":
+    main()
