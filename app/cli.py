@@ -130,6 +130,10 @@ def _serve(settings: Settings, listener: socket.socket, made: Demo | None, as_js
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            # Of two starts that bound the same port only one may listen; the event loop would not tell the other.
+            with _saying_where(settings):
+                listener.listen(BACKLOG_CONNECTIONS)
+            port: int = listener.getsockname()[1]
             await super().startup(sockets)
             welcome.print_welcome(settings, port, made, as_json)
 
@@ -152,10 +156,6 @@ def _serve(settings: Settings, listener: socket.socket, made: Demo | None, as_js
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
-    # Of two starts that bound the same port only one may listen, and the event loop would not tell the other.
-    with _saying_where(settings):
-        listener.listen(BACKLOG_CONNECTIONS)
-    port: int = listener.getsockname()[1]
     Server(config).run([listener])
 
 

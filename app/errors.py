@@ -42,6 +42,12 @@ class MethodNotAllowed(AppError):
     code, status = "method_not_allowed", 405
 
 
+class TimedOut(AppError):
+    """The client took too long to send what it had begun."""
+
+    code, status = "timeout", 408
+
+
 class Conflict(AppError):
     code, status = "conflict", 409
 

@@ -212,8 +212,6 @@ def _missing_in_production(settings: Settings, text: Callable[[str], str | None]
         missing.append(
             "one of CLERK_JWT_KEY, CLERK_JWKS_URL, CLERK_ISSUER, CLERK_PUBLISHABLE_KEY, CLERK_SECRET_KEY is required"
         )
-    if settings.clerk_named and not settings.clerk.webhook_secret:
-        missing.append("CLERK_WEBHOOK_SECRET is required with Clerk")
     if bool(text("GITHUB_CLIENT_ID")) != bool(text("GITHUB_CLIENT_SECRET")):
         missing.append("GITHUB_CLIENT_ID and GITHUB_CLIENT_SECRET belong together")
     if text("RESEND_API_KEY") and not text("MAIL_FROM"):

@@ -93,8 +93,8 @@ class _Load:
         self._begun = time.perf_counter()
         self._until = self._begun + self._plan.seconds
         self.busy = len(self.connections)
-        for connection in self.connections:
-            connection.send_next(time.perf_counter())
+        for number, connection in enumerate(self.connections):
+            connection.begin(number * self.every / self.busy)
 
     def next_request(self, now: float) -> bytes | None:
         plan, sent = self._plan, self._sent
@@ -142,6 +142,12 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
 
+    def begin(self, wait: float) -> None:
+        """Send the first request, `wait` seconds from now, so that connections do not ask all at once."""
+        now = time.perf_counter()
+        self._due = now + wait
+        self._send_when_due(now)
+
     def send_next(self, now: float) -> None:
         request = self._load.next_request(now)
         if request is None:
@@ -160,15 +166,14 @@ class _Connection(asyncio.Protocol):
         now = time.perf_counter()
         self._load.answered(int(data[STATUS]), now - self._sent_at, now, data)
         if self._load.every:
+            self._due += self._load.every
             self._send_when_due(now)
         else:
             self.send_next(now)
 
     def _send_when_due(self, now: float) -> None:
-        self._due = max(self._due, self._sent_at) + self._load.every
-        wait = self._due - now
-        if wait > 0:
-            asyncio.get_running_loop().call_later(wait, lambda: self.send_next(time.perf_counter()))
+        if self._due > now:
+            asyncio.get_running_loop().call_later(self._due - now, lambda: self.send_next(time.perf_counter()))
         else:
             self.send_next(now)
             self._sent_at = self._due

@@ -10,7 +10,12 @@ def kinds(of: type[AppError] = AppError) -> set[type[AppError]]:
     return {of, *(deeper for kind in of.__subclasses__() for deeper in kinds(kind))}
 
 
-@pytest.mark.parametrize("kind", sorted(kinds(), key=lambda kind: kind.__name__))
+def is_an_answer(kind: type[AppError]) -> bool:
+    """Other rooms narrow these; what their codes mean for one item of a batch is theirs to say."""
+    return kind.__module__ == errors.__name__
+
+
+@pytest.mark.parametrize("kind", sorted(filter(is_an_answer, kinds()), key=lambda kind: kind.__name__))
 def test_a_refusal_has_a_code_of_the_closed_set_and_its_status(kind: type[AppError]) -> None:
     assert CODES[kind.code] == kind.status
 

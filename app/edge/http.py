@@ -1,5 +1,6 @@
 """HTTP: bodies read within a limit, shapes that name the wrong field, answers with an ETag."""
 
+import asyncio
 import hashlib
 import re
 import zlib
@@ -12,7 +13,7 @@ from starlette.responses import Response
 
 from app.edge.clock import parse_instant
 from app.edge.database import Database
-from app.errors import Invalid, TooLarge
+from app.errors import Invalid, TimedOut, TooLarge
 from app.settings import Settings
 
 T = TypeVar("T")
@@ -20,6 +21,7 @@ Choice = TypeVar("Choice", bound=str)
 Headers = Sequence[tuple[bytes, bytes]]
 
 BODY_BYTES = 1 << 20
+BODY_SECONDS = 30.0
 QUERY_INT_DIGITS = 15
 
 _encoder = msgspec.json.Encoder()
@@ -44,19 +46,34 @@ async def read_body(request: Request, limit: int = BODY_BYTES) -> bytes:
     announced = find_header(request, b"content-length") or b""
     if announced.isdigit() and len(announced) < QUERY_INT_DIGITS and int(announced) > limit:
         raise too_large(int(announced), limit)
+    body, more = await _receive(request)
+    if len(body) > limit:
+        raise too_large(len(body), limit)
+    return body + await _read_rest(request, len(body), limit) if more else body
+
+
+async def _read_rest(request: Request, size: int, limit: int) -> bytes:
     chunks: list[bytes] = []
-    size = 0
     more = True
-    while more:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        chunks.append(message.get("body", b""))
-        size += len(chunks[-1])
-        if size > limit:
-            raise too_large(size, limit)
-        more = message.get("more_body", False)
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            while more:
+                chunk, more = await _receive(request)
+                chunks.append(chunk)
+                size += len(chunk)
+                if size > limit:
+                    raise too_large(size, limit)
+    except TimeoutError as error:
+        raise TimedOut(f"The request body did not arrive within {BODY_SECONDS:g} s") from error
+    return b"".join(chunks)
+
+
+async def _receive(request: Request) -> tuple[bytes, bool]:
+    """The next piece of a body, and whether more will come."""
+    message = await request.receive()
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnect
+    return message.get("body", b""), message.get("more_body", False)
 
 
 def find_header(request: Request, name: bytes) -> bytes | None:

@@ -19,6 +19,8 @@ KIND = "idempotency"
 KEPT_MS = 24 * 3_600_000
 KEY_CHARACTERS = 255
 ANSWER_BYTES = 256 << 10
+# Instead of a status: the answer was too large to keep, but its effect must not be had twice.
+NOT_KEPT = 0
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True):
@@ -90,11 +92,13 @@ def _run_once(
         answer = msgspec.msgpack.decode(stored, type=Answer)
         if answer.request_hash != asked:
             raise Unprocessable("This Idempotency-Key was used with another body")
+        if answer.status == NOT_KEPT:
+            raise Conflict(f"This Idempotency-Key was answered before, with more than the {ANSWER_BYTES} bytes kept")
         return answer, None
     value = job(tx, *args)
     answer = Answer(status, encode_json(value), asked)
-    if len(answer.body) <= ANSWER_BYTES:
-        expiring.put(tx, KIND, key, msgspec.msgpack.encode(answer), until_ms=now + KEPT_MS)
+    kept = answer if len(answer.body) <= ANSWER_BYTES else Answer(NOT_KEPT, b"", asked)
+    expiring.put(tx, KIND, key, msgspec.msgpack.encode(kept), until_ms=now + KEPT_MS)
     return answer, value
 
 

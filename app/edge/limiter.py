@@ -64,14 +64,17 @@ class Buckets:
 
 
 class RollingHours:
-    """How many calls each key made in the last hour, counted exactly."""
+    """How many calls each key made in the last hour, counted exactly; the least recently used is forgotten first."""
 
     def __init__(self) -> None:
         self._calls: dict[str, deque[float]] = {}
 
     def take(self, key: str, limit: int, now: float) -> int:
         """Count one call; 0, or the seconds until the next would be allowed."""
-        calls = self._calls.setdefault(key, deque())
+        calls = self._calls.pop(key, None) or deque()
+        if len(self._calls) >= BUCKETS:
+            del self._calls[next(iter(self._calls))]
+        self._calls[key] = calls
         while calls and calls[0] <= now - HOUR_SECONDS:
             calls.popleft()
         if len(calls) >= limit:

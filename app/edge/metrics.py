@@ -34,9 +34,7 @@ class Metrics:
         self._queue = Gauge(
             "litehouse_writer_queue_jobs", "Jobs accepted and not yet answered.", registry=self.registry
         )
-        events = Counter(
-            "litehouse_usage_events", "Events posted to the ledger.", ("status",), registry=self.registry
-        )
+        events = Counter("litehouse_usage_events", "Events posted to the ledger.", ("status",), registry=self.registry)
         self._event_counters = [events.labels(status) for status in ("accepted", "duplicate", "rejected")]
         self._refusals = Counter("litehouse_quota_refusals", "Reservations refused with 402.", registry=self.registry)
 

@@ -172,7 +172,9 @@ class Authenticator:
             if wait:
                 raise too_many(wait, key.rate_limit, key.rate_limit + 1)
         if rate is not None and rate.per_minute and account is not None:
-            self._take(request, f"{door.name} {account.user_id}", rate, now)
+            # What goes by the plan's rate is one bucket, whichever door it comes through.
+            bucket = door.name if door.rate else "plan"
+            self._take(request, f"{bucket} {account.user_id}", rate, now)
 
     def _limit_address(self, request: Request, door: Door) -> None:
         if door.rate is not None:

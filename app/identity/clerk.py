@@ -46,7 +46,7 @@ class Keys(Protocol):
 
     async def find(self, kid: str | None) -> "RSAPublicKey | None": ...
 
-    async def refresh(self) -> bool: ...
+    async def warm(self) -> None: ...
 
     async def close(self) -> None: ...
 
@@ -79,7 +79,7 @@ class ClerkTokens:
         """Load and fetch what the first token would wait for; what cannot be had is asked for again then."""
         if self._clerk.configured:
             await self._load()
-            await self._keys.refresh()
+            await self._keys.warm()
 
     async def close(self) -> None:
         await self._keys.close()

@@ -117,7 +117,7 @@ def list_users(out: Console, after: str, limit: int) -> None:
 @click.argument("any_id", metavar="ID")
 @console.options
 def show_user(out: Console, any_id: str) -> None:
-    """Show a user. `litehouse usage` knows what it has spent."""
+    """Show a user. `litehouse usage show` knows what it has spent."""
     out.show(_user_record(out.read(users.get, any_id)))
 
 

@@ -68,6 +68,11 @@ class Jwks:
             self._take_off()
         return key
 
+    async def warm(self) -> None:
+        """Fetch the keys unless a token has done so already."""
+        if not self._keys:
+            await self.refresh()
+
     async def refresh(self) -> bool:
         """Fetch the keys, or wait for the flight that does; whether they were had."""
         flight = self._take_off()

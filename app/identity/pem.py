@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import structlog
@@ -34,13 +35,10 @@ class Pem:
                 raise Unavailable("Sign-in is not set up") from error
         return self._key
 
-    async def refresh(self) -> bool:
-        """Read the key; whether there is one."""
-        try:
+    async def warm(self) -> None:
+        """Read the key; what is wrong with it is said again to the first token."""
+        with suppress(Unavailable):
             await self.find(None)
-        except Unavailable:
-            return False
-        return True
 
     async def close(self) -> None:
         """Nothing is open."""

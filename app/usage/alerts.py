@@ -15,14 +15,15 @@ FORECAST_STEPS = 20
 
 
 def note(tx: Transaction, payer: Payer, period_start: int, before: int, after: int, now: int) -> None:
-    """Note what the step from `before` to `after` tokens passed."""
+    """Note what `after` tokens have passed. A plan that shrank may have left thresholds behind `before`, too."""
     total = monthly_tokens(payer.plan_tokens, payer.token_quota)
     if total in (0, UNLIMITED) or after <= before:
         return
-    passed = [str(percent) for percent in PERCENTS if before * 100 < total * percent <= after * 100]
+    passed = [str(percent) for percent in PERCENTS if total * percent <= after * 100]
     if _forecasts_overrun(period_start, before, after, total, now):
         passed.append(FORECAST)
-    for threshold in passed:
+    noted = queries.list_alerts(tx, payer.user_id, period_start) if passed else []
+    for threshold in [each for each in passed if each not in noted]:
         queries.insert_alert(tx, payer.user_id, period_start, threshold, after, total, sql_text(now))
 
 

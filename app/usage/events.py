@@ -19,13 +19,13 @@ RESPONSE_DONE = "response.done"
 TRANSCRIBED = "conversation.item.input_audio_transcription.completed"
 SESSION_CREATED = "session.created"
 
+UNSUPPORTED = "unsupported_event"
+
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
 class Unsupported(Invalid):
-    """The type of a raw event is not one that is metered; said of an item, never of a whole request."""
-
-    code = "unsupported_event"
+    """The type of a raw event is not one that is metered. Of an item, never of a whole request, UNSUPPORTED is said."""
 
 
 class Event(NamedTuple):

@@ -54,7 +54,7 @@ def record(tx: Transaction, items: list[Event | Refused], poster: Poster, now: i
     batch = Batch(tx, poster, now)
     results = [batch.add(index, item) for index, item in enumerate(items)]
     if atomic and any(result.status == "rejected" for result in results):
-        raise _refuse_all(results)
+        raise _refuse_all(items, results)
     batch.finish()
     return _outcome(results)
 
@@ -83,7 +83,7 @@ class Batch:
         self._poster = poster
         self._now = now
         self._period_start = period_of(now).start_ms
-        self._payers: dict[str, Payer | None] = {}
+        self._payers: dict[str, Payer] = {}
         self._spent: dict[tuple[Payer, int], int] = {}
 
     def add(self, index: int, item: Event | Refused, received: int | None = None) -> Result:
@@ -112,7 +112,10 @@ class Batch:
             return Refused("invalid", "userId: expected the id of a user")
         payer = self._payers.get(asked)
         if payer is None:
-            payer = self._payers[asked] = queries.find_payer(self._tx, asked, self._period_start)
+            payer = queries.find_payer(self._tx, asked, self._period_start)
+            if payer is not None:
+                # Under its other id the same user is the same payer, as it stood before this batch.
+                payer = self._payers[asked] = self._payers.setdefault(payer.user_id, payer)
         if self._poster.user_id is not None and (payer is None or payer.user_id != self._poster.user_id):
             return Refused("forbidden", "This key writes usage for its own user only")
         return payer or Refused("unknown_user", f"User not found: {asked}")
@@ -203,12 +206,15 @@ def _outcome(results: list[Result]) -> Outcome:
     return Outcome(counts["accepted"], counts["duplicate"], counts["rejected"], results)
 
 
-def _refuse_all(results: list[Result]) -> Unprocessable:
+def _refuse_all(items: list[Event | Refused], results: list[Result]) -> Unprocessable:
+    pairs = list(zip(items, results, strict=True))
+    # What is taken back was there for its repeats in the batch, too: none of them is in the ledger.
+    undone = {item.key for item, result in pairs if isinstance(item, Event) and result.status == "accepted"}
     refused = [
         Result(result.index, result.id, "rejected", "Another event of this batch was rejected", "atomic")
-        if result.status == "accepted"
+        if isinstance(item, Event) and result.status != "rejected" and item.key in undone
         else result
-        for result in results
+        for item, result in pairs
     ]
     outcome = _outcome(refused)
     return Unprocessable(

@@ -116,6 +116,14 @@ def insert_log(tx: Transaction, values: Row) -> bool:
     return bool(tx.fetch(INSERT_LOG, *values))
 
 
+def list_alerts(connection: Connection, user_id: str, period_start_ms: int) -> list[str]:
+    """The thresholds that were noted in a period."""
+    rows = connection.fetch(
+        "SELECT threshold FROM usage_alerts WHERE user_id = ? AND period_start_ms = ?", user_id, period_start_ms
+    )
+    return [row[0] for row in rows]
+
+
 def insert_alert(
     tx: Transaction, user_id: str, period_start_ms: int, threshold: str, used: int, total: int, created_at: str
 ) -> bool:

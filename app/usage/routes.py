@@ -15,7 +15,7 @@ from app.identity.authenticator import authenticate
 from app.identity.door import INGESTION, METERED
 from app.identity.principal import Principal
 from app.usage import ledger, quota, wire
-from app.usage.events import Event, read_event
+from app.usage.events import UNSUPPORTED, Event, Unsupported, read_event
 from app.usage.ledger import Outcome, Poster
 from app.usage.quota import Quota
 from app.usage.wire import Refused
@@ -87,7 +87,8 @@ def _normalise(item: wire.Wire | Refused, now: int) -> Event | Refused:
     try:
         return read_event(item, now)
     except AppError as error:
-        return Refused(error.code, error.message, item.id or item.responseId or item.event_id)
+        code = UNSUPPORTED if isinstance(error, Unsupported) else error.code
+        return Refused(code, error.message, item.id or item.responseId or item.event_id)
 
 
 @operation(

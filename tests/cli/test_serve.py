@@ -60,12 +60,14 @@ def test_the_three_calls_work_as_they_are_printed(server: Server) -> None:
 
 def test_a_second_start_prints_the_same_key_from_its_file(tmp_path: Path) -> None:
     server = Server(tmp_path / "data")
-    for start in (1, 2):
+    keys = set()
+    for _ in range(2):
+        server.log_path.unlink(missing_ok=True)
         server.start()
-        key = key_of(server)
-        assert printed(server, "Try:\n").count(f"demo key       {key} ") <= start
+        keys.add(key_of(server))
+        assert f"demo key       {key_of(server)} " in printed(server, "Try:\n")
         server.stop()
-    assert server.log().count(f"demo key       {key} ") == 2
+    assert len(keys) == 1
     assert stat.S_IMODE((server.data_dir / "demo-key").stat().st_mode) == 0o600
 
 

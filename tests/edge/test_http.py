@@ -11,6 +11,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.edge import http
 from app.edge.http import cached_response, decode_json, gunzip, json_response, query_instant, query_int, read_json
 from app.edge.placement import anywhere, at_primary
 from app.edge.router import Route
@@ -79,6 +80,18 @@ async def test_an_announced_length_beyond_the_limit_is_413_before_the_body_arriv
         await writer.wait_closed()
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert b'"actual":10485760' in answer
+
+
+@pytest.mark.anyio
+async def test_a_body_that_stops_arriving_is_408(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "BODY_SECONDS", 0.1)
+    async with site(ROUTES) as (_, served):
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(b"POST /take HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        writer.close()
+        await writer.wait_closed()
+    assert head.startswith(b"HTTP/1.1 408 ")
 
 
 @pytest.mark.anyio

@@ -124,6 +124,17 @@ async def test_an_answer_dies_after_a_day(things: Database) -> None:
     assert await things.read(lambda c: expiring.find(c, row[0], row[1], now_ms=row[2])) is None
 
 
+async def test_an_answer_that_is_too_large_to_keep_is_409_and_its_effect_is_had_once(
+    things: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(idempotency, "ANSWER_BYTES", 10)
+    async with site(ROUTES, state(things)) as (client, _):
+        first, again = await post(client, "large"), await post(client, "large")
+    assert (first.status_code, first.json()["name"]) == (201, "large")
+    assert (again.status_code, again.json()["code"]) == (409, "conflict")
+    assert names(things.path) == {"large"}
+
+
 @pytest.mark.parametrize("key", ["", "k" * 256])
 async def test_a_key_of_no_use_is_400(things: Database, key: str) -> None:
     async with site(ROUTES, state(things)) as (client, _):

@@ -210,5 +210,5 @@ async def test_what_is_no_web_address_is_upstream(url: str) -> None:
 
 async def test_one_answers_cookies_do_not_travel_with_the_next_request() -> None:
     async with reaching("127.0.0.0/8") as (client, served):
-        url = f"http://127.0.0.1:{served.port}/hello"
+        url = f"http://localhost:{served.port}/hello"
         assert [await client.fetch("GET", url) for _ in range(2)] == [(200, b"hello")] * 2

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -11,7 +11,7 @@ from app.edge import writer
 from app.edge.changes import announce
 from app.edge.database import Database, Group, Position, Transaction
 from app.errors import Unavailable
-from tests.edge.conftest import Refused, add, add_then_refuse, held, names, opened, together
+from tests.edge.conftest import Gate, Refused, add, add_then_refuse, held, names, opened, together
 
 pytestmark = pytest.mark.anyio
 
@@ -194,43 +194,49 @@ async def test_a_full_queue_answers_503_at_once(things: Database, monkeypatch: p
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Jobs are overdue after a twentieth of a second."""
-    monkeypatch.setattr(writer, "QUEUE_SECONDS", 0.05)
+def watchful(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """The watch looks often. Called with seconds: how long a job may wait from now on."""
     monkeypatch.setattr(writer, "WATCH_SECONDS", 0.01)
-    yield
+    return lambda seconds: monkeypatch.setattr(writer, "QUEUE_SECONDS", seconds)
 
 
-async def test_overdue_jobs_answer_503_and_do_not_run_later(impatient: None, things: Database) -> None:
+async def test_overdue_jobs_answer_503_and_do_not_run_later(
+    watchful: Callable[[float], None], things: Database
+) -> None:
     async with held(things):
+        watchful(0.0)
         with pytest.raises(Unavailable, match="too slow"):
             await asyncio.wait_for(things.write(add, "overdue"), 5)
+        watchful(60.0)
     assert await things.write(add, "later") == "later"
     assert names(things.path) == {"later"}
 
 
-async def test_a_job_that_is_overdue_within_its_group_does_not_run(impatient: None, things: Database) -> None:
-    def wait_for_the_watch(tx: Transaction) -> None:
-        assert refused.wait(10)
-
-    refused = threading.Event()
+async def test_a_job_that_is_overdue_within_its_group_does_not_run(
+    watchful: Callable[[float], None], things: Database
+) -> None:
+    slow = Gate()
     async with held(things):
-        slow = asyncio.ensure_future(things.write(wait_for_the_watch))
+        first = asyncio.ensure_future(things.write(slow.hold))
         overdue = asyncio.ensure_future(things.write(add, "overdue"))
         await asyncio.sleep(0)
-    with pytest.raises(Unavailable):
-        await overdue
-    refused.set()
-    await asyncio.gather(slow, return_exceptions=True)
+    assert await asyncio.to_thread(slow.entered.wait, 10)
+    watchful(0.0)
+    with pytest.raises(Unavailable, match="too slow"):
+        await asyncio.wait_for(overdue, 5)
+    watchful(60.0)
+    slow.open()
+    await asyncio.gather(first, return_exceptions=True)
     await things.write(add, "later")
     assert names(things.path) == {"later"}
 
 
 async def test_a_hung_writer_holds_no_more_jobs_than_the_queue(
-    impatient: None, things: Database, monkeypatch: pytest.MonkeyPatch
+    watchful: Callable[[float], None], things: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer, "QUEUE_JOBS", 5)
     async with held(things):
+        watchful(0.0)
         answers = []
         for turn in range(4):
             jobs = [things.write(add, f"thing {turn}.{number}") for number in range(5)]

@@ -33,6 +33,7 @@ RESERVATIONS = "/api/usage/reservations"
 
 # A plan of a million tokens whose rate no test meets, so that only the tests of rates do.
 ROOMY = Plan("roomy", 1_000_000, 0, 0, None)
+ADMIN = "user_who_is_an_operator"
 READ_WRITE = ("read:usage", "write:usage")
 # What the server's feed of changes promises of a change made by another process.
 SEEN_SECONDS = 0.3
@@ -63,17 +64,13 @@ class Relay:
         self.bare_key = self.new_key(self.owner.id, (), by_operator=False)
         self.alice = self.person("free", "user_alice")
         self.bob = self.person("basic", "user_bob")
-        self._client: httpx.Client | None = None
-
-    @property
-    def client(self) -> httpx.Client:
-        if self._client is None:
-            self._client = self.server.client()
-        return self._client
+        self.client = self.server.client()
 
     def close(self) -> None:
-        if self._client is not None:
-            self._client.close()
+        """Close the client and stop the server, where it runs."""
+        self.client.close()
+        if self.server.process is not None and self.server.process.poll() is None:
+            self.server.stop()
 
     # -- beside the server, as a command would --------------------------------------------------------
 
@@ -287,13 +284,12 @@ def _key(secret: Secret, user_id: str, scopes: tuple[str, ...], by_operator: boo
 @pytest.fixture(scope="module")
 def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
     """One server for a module; each test brings users of its own."""
-    made = Relay(tmp_path_factory.mktemp("relay") / "data")
-    made.server.start()
+    made = Relay(tmp_path_factory.mktemp("relay") / "data", ADMIN_USER_IDS=ADMIN)
     try:
+        made.server.start()
         yield made
     finally:
         made.close()
-        made.server.stop()
 
 
 @pytest.fixture

@@ -37,7 +37,6 @@ def test_a_replay_counts_once_after_a_restart(tmp_path: Path) -> None:
         assert status_of(relay, event) == "duplicate"
     finally:
         relay.close()
-        relay.server.stop()
 
 
 def test_an_id_falls_back_to_the_response_and_then_to_the_event(relay: Relay, person: Person) -> None:

@@ -115,6 +115,7 @@ async def test_a_hold_lives_on_into_the_next_month(db: Database) -> None:
 def test_a_month_ends_while_requests_run(tmp_path_factory: pytest.TempPathFactory) -> None:
     """The server runs in this process, whose clock can be set to half a second before December."""
     relay = Relay(tmp_path_factory.mktemp("month") / "data")
+    relay.close()
     passed = threading.Event()
     url = f"http://127.0.0.1:{free_port()}"
 

@@ -9,7 +9,7 @@ import pytest
 from app.identity import queries as identity
 from app.usage.plan_queries import Plan
 from tests.conftest import ADMIN_TOKEN
-from tests.usage.conftest import QUOTA, SEEN_SECONDS, Person, Relay, add_plan, bearer, native
+from tests.usage.conftest import ADMIN, QUOTA, SEEN_SECONDS, Person, Relay, add_plan, bearer, native
 
 
 def this_month() -> tuple[str, str]:
@@ -127,7 +127,7 @@ def test_a_key_needs_the_scope_to_read(relay: Relay, person: Person) -> None:
 def test_an_operator_reads_anybodys_quota_by_either_id(relay: Relay, person: Person) -> None:
     relay.accept(native(person, 10))
     admin = {"X-Admin-Token": ADMIN_TOKEN}
-    for headers in (admin, bearer(relay.key)):
+    for headers in (admin, bearer(relay.key), bearer(relay.token(ADMIN))):
         for named in (person.id, person.clerk_id):
             answer = relay.client.get(QUOTA, params={"userId": named}, headers=headers)
             assert (answer.status_code, answer.json()["used"]) == (200, 10)
