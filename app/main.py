@@ -97,6 +97,7 @@ async def _open(
     enrichment = Enrichment(db, clerk_api)
     authenticator = Authenticator(db, settings, tokens, enrichment.offer)
     authenticator.listen(feed)
+    stack.push_async_callback(_write_uses, db, authenticator)
 
     for task in (
         requests.run(),
@@ -140,10 +141,14 @@ async def _keep_house(db: Database, authenticator: Authenticator) -> None:
                 await db.write(expiring.purge, now_ms())
             if await db.read(changes.has_surplus):
                 await db.write(changes.trim)
-            if uses := authenticator.uses.take():
-                await db.write(api_keys.write_uses, uses)
+            await _write_uses(db, authenticator)
         except AppError as error:
             log.warning("chore_failed", error=error.message)
+
+
+async def _write_uses(db: Database, authenticator: Authenticator) -> None:
+    if uses := authenticator.uses.take():
+        await db.write(api_keys.write_uses, uses)
 
 
 async def _end(task: "asyncio.Task[None]") -> None:

@@ -5,7 +5,7 @@ from app.accounts import routes as accounts
 from app.edge.placement import anywhere, at_primary
 from app.edge.router import Route
 from app.ops import description, health, metrics
-from app.usage import history
+from app.usage import export, history
 from app.usage import reservation_routes as reservations
 from app.usage import routes as usage
 
@@ -14,7 +14,7 @@ ROUTES = (
     Route("POST", "/api/usage/events", at_primary, usage.ingest),
     Route("GET", "/api/usage/quota", anywhere, usage.show_quota),
     Route("GET", "/api/usage/history", anywhere, history.show_history),
-    Route("GET", "/api/usage/export", anywhere, history.export),
+    Route("GET", "/api/usage/export", anywhere, export.export),
     Route("POST", "/api/usage/reservations", at_primary, reservations.create),
     Route("POST", "/api/usage/reservations/{id}/settle", at_primary, reservations.settle),
     Route("POST", "/api/usage/reservations/{id}/release", at_primary, reservations.release),

@@ -11,7 +11,8 @@ import msgspec
 
 from bench import generator, ingesting, profile, reading, report, starting
 from bench.figure import Figure, Missing
-from bench.stage import QUICK, Extent, Refused, Stage, set_up
+from bench.process import Refused
+from bench.stage import QUICK, Extent, Stage, set_up
 
 FIGURES: dict[str, Callable[[Stage], Iterator[Figure]]] = {
     "generator": generator.measure_generator,
@@ -55,8 +56,8 @@ def _measure(stage: Stage, names: tuple[str, ...]) -> list[Figure | Missing]:
             # One by one: what was taken before a refusal is kept.
             for figure in FIGURES[name](stage):
                 taken.append(figure)
-        except Refused as refused:
-            taken.append(Missing(name, str(refused)))
+        except (Refused, OSError) as failed:
+            taken.append(Missing(name, str(failed) or type(failed).__name__))
         click.echo(f"{name}: {time.monotonic() - begun:.1f} s", err=True)
     return taken
 

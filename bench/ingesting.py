@@ -8,10 +8,10 @@ from statistics import median
 from bench import messages, world
 from bench.figure import Figure, compared
 from bench.load import Run
-from bench.process import ServerProcess
+from bench.process import Refused, ServerProcess
 from bench.raw import RawRows
 from bench.rounds import interleave
-from bench.stage import Refused, Stage
+from bench.stage import Stage
 
 EMPTY = "empty POST"
 ONE_AT_A_TIME = "aiosqlite"
@@ -72,8 +72,11 @@ def _single(stage: Stage, connections: int) -> Iterator[Figure]:
     }
     given = interleave(stage.extent.rounds, subjects)
     name = f"single events, {connections} connection{'s' if connections > 1 else ''}"
-    note = f"p50 {median(run.p50_ms for run in runs):.1f}, p99 {median(run.p99_ms for run in runs):.1f} ms"
-    for baseline, aim in ((ONE_AT_A_TIME, ONE_AT_A_TIME_RATIO), (EMPTY, EMPTY_RATIO)):
+    waited = f"p50 {median(run.p50_ms for run in runs):.1f}, p99 {median(run.p99_ms for run in runs):.1f} ms"
+    servers = (stage.litehouse, stage.one_at_a_time, stage.empty)
+    ours, singly, empty = (stage.cost(server, stage.extent.rounds) for server in servers)
+    cost = f"{ours:.0f} µs of processor, aiosqlite {singly:.0f}, empty {empty:.0f}"
+    for baseline, aim, note in ((ONE_AT_A_TIME, ONE_AT_A_TIME_RATIO, waited), (EMPTY, EMPTY_RATIO, cost)):
         least = None if connections == ALONE else aim
         yield compared(name, "events/s", given["litehouse"], baseline, given[baseline], least, note)
 

@@ -17,9 +17,18 @@ RETRY_SECONDS = 0.001
 SETTLED_SECONDS = 1.0
 SETTLE_SECONDS = 5.0
 LOOK_SECONDS = 0.1
+# Of what a server said before it ended, so much is shown.
+SAID_CHARACTERS = 500
+
+# In /proc/PID/stat, counted behind the name: https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
+USER_TICKS, KERNEL_TICKS = 11, 12
 
 LITEHOUSE = str(Path(sys.executable).with_name("litehouse"))
 FIRST_REQUEST = b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+
+
+class Refused(Exception):
+    """The server under measurement did not start, or answered otherwise than the figure needs."""
 
 
 class ServerProcess:
@@ -61,6 +70,11 @@ class ServerProcess:
             answer = connection.recv(65_536)
         return int(answer[9:12] or 0)
 
+    def cpu_seconds(self) -> float:
+        """What all its threads have spent on a processor so far, in the program and in the kernel for it."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[USER_TICKS]) + int(fields[KERNEL_TICKS])) / os.sysconf("SC_CLK_TCK")
+
     def idle_bytes(self) -> int:
         """Resident memory once it has not moved for SETTLED_SECONDS."""
         until = time.monotonic() + SETTLE_SECONDS
@@ -94,7 +108,7 @@ class ServerProcess:
                     return
             except OSError:
                 time.sleep(RETRY_SECONDS)
-        raise RuntimeError(f"{' '.join(self._words)} did not start:\n{self._log.read_text()[-2_000:]}")
+        raise Refused(f"{' '.join(self._words)} did not start: {self._log.read_text()[-SAID_CHARACTERS:]}")
 
 
 def litehouse(data: Path, **environ: str) -> ServerProcess:

@@ -49,7 +49,9 @@ def _beside_empty(stage: Stage, name: str, request: bytes) -> Figure:
         EMPTY: lambda: stage.drive(stage.empty, (request,), CONNECTIONS).rate,
     }
     given = interleave(stage.extent.rounds, subjects)
-    return compared(name, "requests/s", given["litehouse"], EMPTY, given[EMPTY], READ_RATIO)
+    ours, theirs = (stage.cost(server, stage.extent.rounds) for server in (stage.litehouse, stage.empty))
+    note = f"{ours:.0f} µs of processor, empty {theirs:.0f}"
+    return compared(name, "requests/s", given["litehouse"], EMPTY, given[EMPTY], READ_RATIO, note)
 
 
 def _first_seen(stage: Stage, seen: bytes) -> Figure:

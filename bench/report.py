@@ -12,7 +12,7 @@ from app.edge import sqlite
 from bench.figure import Figure, Missing
 
 COLUMNS = ("figure", "median", "beside", "its median", "ratio", "aim", "met", "")
-WIDTH = 150
+WIDTH = 170
 
 Taken = Sequence[Figure | Missing]
 

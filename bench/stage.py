@@ -2,26 +2,25 @@
 
 import itertools
 import multiprocessing
+from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from bench import load, process, world
 from bench.clerk import Clerk
 from bench.load import Plan, Run
-from bench.process import ServerProcess
+from bench.process import Refused, ServerProcess
 
 GENERATORS = 2
 # A run never comes near as many events: each run has numbers of its own.
 NUMBERS_OF_A_RUN = 100_000_000
-
-
-class Refused(Exception):
-    """The server under measurement answered otherwise than the figure needs."""
+MICROSECONDS = 1_000_000
 
 
 class Extent(NamedTuple):
@@ -46,6 +45,7 @@ class Stage:
         self.clerk = Clerk()
         self._pool = pool
         self._stack = stack
+        self._costs: dict[ServerProcess, list[float]] = defaultdict(list)
         self._numbers = itertools.count(0, NUMBERS_OF_A_RUN)
 
     @cached_property
@@ -95,7 +95,14 @@ class Stage:
 
     def drive(self, server: ServerProcess, templates: tuple[bytes, ...], connections: int, **more: int) -> Run:
         """One run of the usual length. Refused when an answer was not 200."""
-        return self.result(self.begin(server, templates, connections, self.extent.seconds, **more))
+        before = server.cpu_seconds()
+        run = self.result(self.begin(server, templates, connections, self.extent.seconds, **more))
+        self._costs[server].append(MICROSECONDS * (server.cpu_seconds() - before) / run.answers)
+        return run
+
+    def cost(self, server: ServerProcess, rounds: int) -> float:
+        """Microseconds of processor that a request of the last `rounds` runs cost: what a busy machine blurs least."""
+        return median(self._costs[server][-rounds:])
 
     def begin(
         self,

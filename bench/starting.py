@@ -7,8 +7,8 @@ from statistics import median
 
 from bench import process
 from bench.figure import Figure
-from bench.process import ServerProcess
-from bench.stage import Refused, Stage
+from bench.process import Refused, ServerProcess
+from bench.stage import Stage
 
 START_SECONDS = 0.7
 IDLE_MB = 75.0

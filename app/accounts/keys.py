@@ -8,13 +8,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.edge.clock import now_ms, sql_text
-from app.edge.http import cached_response, db_of, encode_json, json_response, read_json
+from app.edge.database import Transaction
+from app.edge.http import cached_response, db_of, decode_json, encode_json, json_response, read_body
+from app.edge.idempotency import write_once
 from app.edge.openapi import BEARER, operation
 from app.errors import Invalid, NotFound
 from app.identity import api_keys, queries
 from app.identity.authenticator import authenticate
 from app.identity.door import MINDCACHE
-from app.identity.ids import new_id, new_live_key
+from app.identity.ids import Secret, new_id, new_live_key
 from app.identity.principal import account_of
 from app.identity.queries import KeyRow
 
@@ -38,11 +40,19 @@ async def show_all(request: Request) -> Response:
     return cached_response(request, {"keys": [_view(row) for row in rows]})
 
 
-@operation(status=201, body=NewKey, errors=(*ERRORS, 413), credentials=(BEARER,), example={"name": "My laptop"})
+@operation(
+    status=201,
+    body=NewKey,
+    errors=(*ERRORS, 409, 413, 422),
+    credentials=(BEARER,),
+    example={"name": "My laptop"},
+    idempotent=True,
+)
 async def create(request: Request) -> Response:
     """Make a key. Its secret is in this answer and nowhere else."""
     account = account_of(await authenticate(request, MINDCACHE))
-    form = await read_json(request, NewKey)
+    body = await read_body(request)
+    form = decode_json(body, NewKey)
     _check(form)
     secret = new_live_key()
     permissions = encode_json(form.permissions).decode()
@@ -62,19 +72,21 @@ async def create(request: Request) -> Response:
         created_at=sql_text(now_ms()),
         user_id=account.user_id,
     )
-    await db_of(request).write(api_keys.issue, secret, row)
-    return json_response(
-        {
-            "id": row.id,
-            "name": row.name,
-            "key": secret.text,
-            "keyPrefix": row.key_prefix,
-            "scopeType": row.scope_type,
-            "permissions": form.permissions,
-        },
-        201,
-        {"Cache-Control": "no-store"},
-    )
+    once = await write_once(request, account.user_id, body, 201, _issue, secret, row, secret=True)
+    once.response.headers["Cache-Control"] = "no-store"
+    return once.response
+
+
+def _issue(tx: Transaction, secret: Secret, row: KeyRow) -> dict[str, Any]:
+    api_keys.issue(tx, secret, row)
+    return {
+        "id": row.id,
+        "name": row.name,
+        "key": secret.text,
+        "keyPrefix": row.key_prefix,
+        "scopeType": row.scope_type,
+        "permissions": msgspec.Raw(row.permissions.encode()),
+    }
 
 
 @operation(errors=ERRORS, credentials=(BEARER,))

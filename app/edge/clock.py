@@ -24,6 +24,11 @@ def instant(ms: int) -> str:
     return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{ms % 1000:03d}Z"
 
 
+def unix_seconds(text: str) -> int:
+    """Seconds of a time as it is stored."""
+    return parse_instant(text) // 1000
+
+
 def parse_instant(text: str) -> int:
     """Milliseconds UTC of an ISO-8601 text; one without a zone is UTC. Raises ValueError."""
     moment = datetime.fromisoformat(text)

@@ -6,6 +6,7 @@ import re
 import zlib
 from collections.abc import Sequence
 from typing import Any, TypeVar
+from urllib.parse import unquote_plus
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
@@ -86,8 +87,13 @@ def find_header(request: Request, name: bytes) -> bytes | None:
 
 
 def find_query(request: Request, name: str) -> str | None:
-    """One parameter of the query."""
-    return request.query_params.get(name) if request.scope["query_string"] else None
+    """One parameter of the query; the first, where it is given more than once."""
+    wanted = name.encode()
+    for part in request.scope["query_string"].split(b"&"):
+        key, _, value = part.partition(b"=")
+        if key == wanted:
+            return unquote_plus(value.decode("latin-1"))
+    return None
 
 
 def too_large(size: int, limit: int) -> TooLarge:

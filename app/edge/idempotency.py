@@ -19,7 +19,7 @@ KIND = "idempotency"
 KEPT_MS = 24 * 3_600_000
 KEY_CHARACTERS = 255
 ANSWER_BYTES = 256 << 10
-# Instead of a status: the answer was too large to keep, but its effect must not be had twice.
+# Instead of a status: the answer is not kept, but its effect must not be had twice.
 NOT_KEPT = 0
 
 
@@ -56,12 +56,19 @@ class Once(NamedTuple):
 
 
 async def write_once(
-    request: Request, principal: str, body: bytes, status: int, job: Callable[..., Any], *args: Any
+    request: Request,
+    principal: str,
+    body: bytes,
+    status: int,
+    job: Callable[..., Any],
+    *args: Any,
+    secret: bool = False,
 ) -> Once:
     """Run `job(tx, *args)` as a write and answer its value as JSON with `status`.
 
     With an `Idempotency-Key`, a second request of this principal, method and path gets the first's answer;
-    Unprocessable with another body, Conflict while the first is running.
+    Unprocessable with another body, Conflict while the first is running. A `secret` answer is not kept: its
+    repeat has no effect and is a Conflict.
     """
     held = find_header(request, b"idempotency-key")
     if held is None:
@@ -74,7 +81,7 @@ async def write_once(
     running: Running = request.scope["state"]["running"]
     async with running.only(key):
         asked = hashlib.blake2b(body, digest_size=16).digest()
-        answer, value = await db_of(request).write(_run_once, key, asked, status, job, args, now_ms())
+        answer, value = await db_of(request).write(_run_once, key, asked, status, job, args, now_ms(), secret)
     return Once(JsonResponse(answer.body, answer.status), value)
 
 
@@ -86,6 +93,7 @@ def _run_once(
     job: Callable[..., Any],
     args: tuple[Any, ...],
     now: int,
+    secret: bool,
 ) -> tuple[Answer, Any]:
     stored = expiring.find(tx, KIND, key, now_ms=now)
     if stored is not None:
@@ -93,11 +101,11 @@ def _run_once(
         if answer.request_hash != asked:
             raise Unprocessable("This Idempotency-Key was used with another body")
         if answer.status == NOT_KEPT:
-            raise Conflict(f"This Idempotency-Key was answered before, with more than the {ANSWER_BYTES} bytes kept")
+            raise Conflict("This Idempotency-Key was answered before, with what is not kept (a secret, or too large)")
         return answer, None
     value = job(tx, *args)
     answer = Answer(status, encode_json(value), asked)
-    kept = answer if len(answer.body) <= ANSWER_BYTES else Answer(NOT_KEPT, b"", asked)
+    kept = Answer(NOT_KEPT, b"", asked) if secret or len(answer.body) > ANSWER_BYTES else answer
     expiring.put(tx, KIND, key, msgspec.msgpack.encode(kept), until_ms=now + KEPT_MS)
     return answer, value
 

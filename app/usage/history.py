@@ -1,16 +1,11 @@
-"""History and export: what was spent when, from the roll-ups, and row by row from the ledger."""
-
-import csv
-import io
-from collections.abc import AsyncIterator
+"""History: what was spent when, from the roll-ups."""
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from app.edge.clock import instant, now_ms
-from app.edge.database import SCAN_PAGE_ROWS, Database, Row
-from app.edge.http import cached_response, db_of, encode_json, query_choice, query_instant
+from app.edge.http import cached_response, db_of, query_choice, query_instant
 from app.edge.openapi import API_KEY, BEARER, Query, operation
 from app.errors import Invalid
 from app.identity.authenticator import authenticate
@@ -61,7 +56,7 @@ async def show_history(request: Request) -> Response:
     """What was spent by day, model, session or endpoint, for plots."""
     account = account_of(await authenticate(request, METERED, READ))
     period = period_of(now_ms())
-    since, until = _range(request, period.start_ms, period.end_ms)
+    since, until = read_range(request, period.start_ms, period.end_ms)
     group = query_choice(request, "groupBy", GROUPINGS)
     since, until = day_start(since), day_start(until + DAY_MS - 1)
     rows = await db_of(request).read(queries.list_history, account.user_id, group, since, until, GROUPS)
@@ -71,66 +66,9 @@ async def show_history(request: Request) -> Response:
     )
 
 
-@operation(
-    answer=str,
-    answer_media="text/csv",
-    query=(
-        Query("format", {"enum": ["csv", "ndjson"], "default": "csv"}),
-        Query("from", INSTANT, "Everything unless given."),
-        Query("to", INSTANT, "Exclusive."),
-    ),
-    errors=ERRORS,
-    credentials=(BEARER, API_KEY),
-)
-async def export(request: Request) -> Response:
-    """The caller's ledger rows, newest first in each period, as CSV or NDJSON with the ledger's column names."""
-    account = account_of(await authenticate(request, METERED, READ))
-    since, until = _range(request, 0, LATEST_MS)
-    form = query_choice(request, "format", ("csv", "ndjson"))
-    db = db_of(request)
-    first_period = period_of(since).start_ms
-    heads = await db.read(queries.list_chain_heads, account.user_id, first_period, until)
-    pages = _pages(db, heads, since, until)
-    headers = {
-        "Cache-Control": "private, no-store",
-        "Vary": "Authorization",
-        "Content-Disposition": f'attachment; filename="usage.{form}"',
-    }
-    if form == "csv":
-        return StreamingResponse(_as_csv(pages), headers=headers, media_type="text/csv; charset=utf-8")
-    return StreamingResponse(_as_ndjson(pages), headers=headers, media_type="application/x-ndjson")
-
-
-def _range(request: Request, since: int, until: int) -> tuple[int, int]:
+def read_range(request: Request, since: int, until: int) -> tuple[int, int]:
+    """`[from, to)` from the query, in milliseconds. Invalid when it ends before it begins."""
     since, until = query_instant(request, "from", since), query_instant(request, "to", until)
     if not 0 <= since <= until <= LATEST_MS:
         raise Invalid("from, to: expected from to be no later than to")
     return since, until
-
-
-async def _pages(db: Database, heads: list[int], since: int, until: int) -> AsyncIterator[list[Row]]:
-    """The rows of each period's chain, a bounded page a transaction; a slow reader holds none open."""
-    occurred = queries.EXPORTED.index("occurred_at_ms")
-    for head in heads:
-        at: int | None = head
-        while at is not None:
-            rows = await db.page(queries.PAGE_CHAIN, at, SCAN_PAGE_ROWS)
-            yield [row[:-1] for row in rows if since <= row[occurred] < until]
-            at = rows[-1][-1] if rows else None
-
-
-async def _as_csv(pages: AsyncIterator[list[Row]]) -> AsyncIterator[str]:
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(queries.EXPORTED)
-    yield text.getvalue()
-    async for page in pages:
-        text.seek(0)
-        text.truncate()
-        writer.writerows(page)
-        yield text.getvalue()
-
-
-async def _as_ndjson(pages: AsyncIterator[list[Row]]) -> AsyncIterator[bytes]:
-    async for page in pages:
-        yield b"".join(encode_json(dict(zip(queries.EXPORTED, row, strict=True))) + b"\n" for row in page)

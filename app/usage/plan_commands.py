@@ -15,7 +15,7 @@ from app.usage.plan_queries import Plan, Price
 from app.usage.wire import LARGEST_COUNT, TEXT_CHARACTERS
 
 LARGEST_RATE = 1_000_000
-LARGEST_PRICE = 1_000_000_000_000
+LARGEST_PRICE = 1_000_000_000
 PRICE_TOPIC = "price"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 

@@ -126,20 +126,16 @@ def list_alerts(connection: Connection, user_id: str, period_start_ms: int) -> l
 
 def insert_alert(
     tx: Transaction, user_id: str, period_start_ms: int, threshold: str, used: int, total: int, created_at: str
-) -> bool:
-    """False when this threshold was passed before in the period."""
-    return (
-        tx.execute(
-            """INSERT INTO usage_alerts (user_id, period_start_ms, threshold, used, total, created_at)
-               VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING""",
-            user_id,
-            period_start_ms,
-            threshold,
-            used,
-            total,
-            created_at,
-        )
-        > 0
+) -> None:
+    tx.execute(
+        """INSERT INTO usage_alerts (user_id, period_start_ms, threshold, used, total, created_at)
+           VALUES (?, ?, ?, ?, ?, ?)""",
+        user_id,
+        period_start_ms,
+        threshold,
+        used,
+        total,
+        created_at,
     )
 
 
@@ -243,6 +239,15 @@ EXPORTED = (
     "input_tokens", "output_tokens", "input_token_details", "output_token_details", "metadata", "created_at",
     "source", "occurred_at_ms", "received_at_ms", "cost_micros", "instance_id", "api_key_id", "endpoint",
 )  # fmt: skip
+
+SCAN_LOGS = f"SELECT {', '.join(EXPORTED)} FROM usage_logs WHERE id > ? AND id <= ? ORDER BY id LIMIT ?"
+
+
+def get_newest_log(connection: Connection) -> int:
+    """The number of the ledger's last row, 0 while it is empty."""
+    row = connection.fetch_one("SELECT coalesce(max(id), 0) FROM usage_logs")
+    return int(row[0]) if row else 0
+
 
 # Follows previous_id for a page; the last column leads to the next one.
 PAGE_CHAIN = f"""

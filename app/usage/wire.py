@@ -6,7 +6,7 @@ names do not collide; what the shape does not name is ignored and never stored.
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -148,11 +148,29 @@ def _read(text: bytes | msgspec.Raw, *, whole: bool = False) -> Wire | Refused:
     try:
         return _one.decode(text)
     except msgspec.ValidationError as error:
-        return Refused("invalid", describe_mismatch(error))
+        return Refused("invalid", describe_mismatch(error), _find_id(text))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         if whole:
             decode_json(text, Wire)
         return Refused("invalid", "The line is not JSON")
+
+
+class _Named(msgspec.Struct):
+    """As much of an item as tells which one it is."""
+
+    id: Any = None
+    responseId: Any = None
+    event_id: Any = None
+
+
+def _find_id(text: bytes | msgspec.Raw) -> str | None:
+    """The id of an item whose other fields are wrong, so that its sender finds it again."""
+    try:
+        named = msgspec.json.decode(text, type=_Named)
+    except msgspec.ValidationError:
+        return None
+    given = named.id or named.responseId or named.event_id
+    return given if isinstance(given, str) and len(given) <= TEXT_CHARACTERS else None
 
 
 def _too_many(events: int) -> TooLarge:

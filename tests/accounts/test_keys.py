@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from app.edge import sqlite
-from tests.conftest import serving
+from tests.conftest import Server, serving
 from tests.usage.conftest import EVENTS, QUOTA, Person, Relay, bearer, native
 
 KEYS = "/api/keys"
@@ -235,3 +235,31 @@ def duplicate_hash(relay: Relay) -> None:
         )
     finally:
         raw.close()
+
+
+def test_a_repeated_request_makes_no_second_key_and_its_secret_is_not_kept(server: Server) -> None:
+    with server.client() as client:
+        headers = {"Idempotency-Key": "make-once"}
+        first = client.post("/api/keys", json={"name": "once"}, headers=headers)
+        again = client.post("/api/keys", json={"name": "once"}, headers=headers)
+        assert (first.status_code, again.status_code) == (201, 409)
+        named = [key for key in client.get("/api/keys").json()["keys"] if key["name"] == "once"]
+        assert len(named) == 1
+    raw = sqlite.connect(server.data_dir / "core.db", read_only=True)
+    kept = raw.execute("SELECT value FROM expiring").fetchall()
+    raw.close()
+    assert len(kept) == 1
+    assert first.json()["key"].encode() not in kept[0][0]
+
+
+def test_the_last_use_of_a_key_is_not_lost_with_a_stop(tmp_path: Path) -> None:
+    with serving(tmp_path / "data") as server:
+        words = ("keys", "create", "--user", "dev-user", "--scope", "read:usage", "--name", "k", "--json")
+        key = msgspec.json.decode(server.command(*words).stdout)
+        with server.client(**{"X-API-Key": key["key"]}) as client:
+            assert client.get("/api/usage/quota").status_code == 200
+        assert server.stop() == 0
+        raw = sqlite.connect(server.data_dir / "core.db", read_only=True)
+        used = raw.execute("SELECT last_used_at_ms FROM api_keys WHERE id = ?", (key["id"],)).fetchone()[0]
+        raw.close()
+    assert used is not None

@@ -8,6 +8,7 @@ import httpx
 import msgspec
 import pytest
 
+from tests.conftest import ADMIN_TOKEN
 from tests.usage.conftest import EXPORT, Person, Relay, native, response_done
 
 COLUMNS = [
@@ -109,3 +110,15 @@ def test_an_export_needs_a_credential_with_the_scope(relay: Relay, person: Perso
     writer = relay.new_key(person.id, ("write:usage",), by_operator=False)
     assert relay.get(EXPORT, writer).status_code == 403
     assert relay.get(EXPORT, relay.token(person.clerk_id)).status_code == 200
+
+
+def test_an_operator_gets_the_whole_ledger_in_order_over_many_pages(relay: Relay, person: Person) -> None:
+    other = relay.person()
+    for start in range(0, ROWS, 500):
+        relay.accept(*(native(person, 1) for _ in range(start, start + 500)), native(other, 1))
+    with relay.server.client(**{"X-Admin-Token": ADMIN_TOKEN}) as operator:
+        rows = ndjson(operator.get(f"{EXPORT}?format=ndjson"))
+    ids = [row["id"] for row in rows]
+    assert ids == sorted(ids)
+    assert len(ids) == len(set(ids)) == relay.rows("SELECT count(*) FROM usage_logs")[0][0]
+    assert {person.id, other.id} <= {row["user_id"] for row in rows}
