@@ -125,6 +125,9 @@ def _serve(settings: Settings, listener: socket.socket, made: Demo | None, as_js
     import uvicorn
 
     from app.edge import logs
+    from app.edge.http_protocol import HttpProtocol
+    from app.edge.sockets import Sockets
+    from app.edge.websocket import protocol_of
     from app.main import create_app
     from app.ops import welcome
 
@@ -144,9 +147,9 @@ def _serve(settings: Settings, listener: socket.socket, made: Demo | None, as_js
         log_config=None,
         access_log=False,
         lifespan="on",
-        ws="none",
+        ws=protocol_of(Sockets()),
         loop="uvloop",
-        http="httptools",
+        http=HttpProtocol,
         # Whose address a request has is decided in one place, by settings, never by a client's header.
         proxy_headers=False,
         server_header=False,

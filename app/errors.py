@@ -52,6 +52,16 @@ class Conflict(AppError):
     code, status = "conflict", 409
 
 
+class Gone(AppError):
+    """It was here, and is kept no longer."""
+
+    code, status = "gone", 410
+
+
+class PreconditionFailed(AppError):
+    code, status = "precondition_failed", 412
+
+
 class TooLarge(AppError):
     code, status = "too_large", 413
 

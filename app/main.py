@@ -1,6 +1,7 @@
 """The wiring: one list that opens everything in order and closes it in reverse."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -23,13 +24,21 @@ from app.edge.outbound import Outbound
 from app.edge.request_log import RequestLog
 from app.edge.router import Router
 from app.errors import AppError
-from app.identity import api_keys
+from app.identity import api_keys, users
+from app.identity import queries as identity_queries
 from app.identity.authenticator import Authenticator
 from app.identity.clerk import ClerkTokens
+from app.instances.connection import Rooms
+from app.instances.hubs import Hubs
+from app.instances.tickets import Tickets
 from app.ops.description import Description
+from app.projects import delegates, instances, webhooks
+from app.projects import queries as project_queries
+from app.projects.door import Entrance
 from app.routes import OPEN_TO_ANY_ORIGIN, ROUTES
 from app.settings import Settings
-from app.webhooks import signing
+from app.webhooks import outbox, signing
+from app.webhooks.delivery import Deliverer
 
 HOUSEKEEPING_SECONDS = 5.0
 
@@ -52,7 +61,9 @@ def create_app(settings: Settings) -> ASGIApp:
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[dict[str, Any]]:
         async with AsyncExitStack() as stack:
-            yield await _open(settings, cors, metrics, requests, answered, stack)
+            state = await _open(settings, cors, metrics, requests, answered, stack)
+            _freeze()
+            yield state
 
     starts = Lifespan(lifespan=lifespan)
 
@@ -97,13 +108,25 @@ async def _open(
     enrichment = Enrichment(db, clerk_api)
     authenticator = Authenticator(db, settings, tokens, enrichment.offer)
     authenticator.listen(feed)
-    stack.push_async_callback(_write_uses, db, authenticator)
+    entrance = Entrance(db, authenticator)
+    deliverer = Deliverer(db, outbound, webhooks.may_hear)
+    feed.listen(outbox.TOPIC, deliverer.wake)
+    if await db.read(project_queries.list_creating):
+        await db.write(instances.discard_unfinished)
+    stack.push_async_callback(_write_uses, db, authenticator, entrance)
+
+    hubs = Hubs(db, settings.instances_dir)
+    hubs.listen(feed)
+    stack.push_async_callback(hubs.close)
+    dev_user = await db.read(identity_queries.find_account, users.DEV_USER) if settings.dev_user else None
 
     for task in (
+        hubs.sweep(),
         requests.run(),
         feed.follow(db),
         enrichment.run(),
-        _keep_house(db, authenticator),
+        deliverer.run(),
+        _keep_house(db, authenticator, entrance),
         _warm_up(answered, settings, tokens),
     ):
         running = asyncio.create_task(task)
@@ -115,6 +138,10 @@ async def _open(
         "metrics": metrics,
         "running": Running(),
         "authenticator": authenticator,
+        "entrance": entrance,
+        "hubs": hubs,
+        "tickets": Tickets(settings.jwt_secrets),
+        "rooms": Rooms(db, hubs, entrance, dev_user, settings.region),
         "clerk_api": clerk_api,
         "outbound": outbound,
         "description": Description(ROUTES),
@@ -130,9 +157,16 @@ async def _warm_up(answered: asyncio.Event, settings: Settings, tokens: ClerkTok
             await signing.warm()
     except AppError as error:
         log.warning("not_warm", error=error.message)
+    _freeze()
 
 
-async def _keep_house(db: Database, authenticator: Authenticator) -> None:
+def _freeze() -> None:
+    """Take what is here to stay out of the collector's sight: a full collection of it stops everybody for 20 ms."""
+    gc.collect()
+    gc.freeze()
+
+
+async def _keep_house(db: Database, authenticator: Authenticator, entrance: Entrance) -> None:
     """What has to happen now and then, each a short write, and none where there is nothing to do."""
     while True:
         await asyncio.sleep(HOUSEKEEPING_SECONDS)
@@ -141,14 +175,18 @@ async def _keep_house(db: Database, authenticator: Authenticator) -> None:
                 await db.write(expiring.purge, now_ms())
             if await db.read(changes.has_surplus):
                 await db.write(changes.trim)
-            await _write_uses(db, authenticator)
+            if await db.read(outbox.has_old, now_ms()):
+                await db.write(outbox.trim, now_ms())
+            await _write_uses(db, authenticator, entrance)
         except AppError as error:
             log.warning("chore_failed", error=error.message)
 
 
-async def _write_uses(db: Database, authenticator: Authenticator) -> None:
+async def _write_uses(db: Database, authenticator: Authenticator, entrance: Entrance) -> None:
     if uses := authenticator.uses.take():
         await db.write(api_keys.write_uses, uses)
+    if uses := entrance.secret_uses.take():
+        await db.write(delegates.write_uses, uses)
 
 
 async def _end(task: "asyncio.Task[None]") -> None:

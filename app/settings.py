@@ -64,6 +64,7 @@ class Settings:
     port: int = 8787
     data_dir: Path = Path("data")
     database_path: Path = Path("data/core.db")
+    instances_dir: Path = Path("data/instances")
     region: str = "local"
     machine: str | None = None
     behind_fly: bool = False
@@ -104,6 +105,7 @@ def read_settings(environ: Mapping[str, str] = os.environ, **given: object) -> S
         port=reader.number("PORT", 8787) if given.get("port") is None else int(str(given["port"])),
         data_dir=data_dir,
         database_path=database_path,
+        instances_dir=Path(reader.text("INSTANCES_DIR") or data_dir / "instances"),
         region=reader.text("FLY_REGION") or "local",
         machine=reader.text("FLY_MACHINE_ID"),
         behind_fly=reader.text("FLY_MACHINE_ID") is not None,

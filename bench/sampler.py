@@ -8,6 +8,7 @@ JSON, a system call) is seen at the Python line that called it, and nothing is s
 import json
 import signal
 import sys
+import sysconfig
 import threading
 import time
 from collections import defaultdict
@@ -99,7 +100,7 @@ def _named(places: dict[CodeType, list[float]]) -> list[tuple[str, str, float, f
 
 def _file(path: str) -> str:
     path = path.removeprefix(f"{Path.cwd()}/")
-    return path.rpartition("site-packages/")[2].rpartition("/lib/python3.11/")[2]
+    return path.rpartition("site-packages/")[2].removeprefix(f"{sysconfig.get_path('stdlib')}/")
 
 
 if __name__ == "__main__":

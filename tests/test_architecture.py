@@ -232,12 +232,12 @@ def test_a_route_has_a_placement_and_says_what_it_takes_and_gives(route: Route) 
     assert route.endpoint.__doc__
 
 
-@pytest.mark.parametrize("route", [route for route in ROUTES if route.method == "GET"], ids=route_name)
+@pytest.mark.parametrize("route", [route for route in ROUTES if route.verb == "GET"], ids=route_name)
 def test_a_read_runs_anywhere(route: Route) -> None:
     assert route.placement is Placement.ANYWHERE
 
 
-@pytest.mark.parametrize("route", [route for route in ROUTES if route.method != "GET"], ids=route_name)
+@pytest.mark.parametrize("route", [route for route in ROUTES if route.verb != "GET"], ids=route_name)
 def test_a_write_runs_at_the_primary(route: Route) -> None:
     assert route.placement is Placement.AT_PRIMARY
 

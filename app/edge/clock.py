@@ -21,7 +21,7 @@ def _sql_text(seconds: int) -> str:
 
 def instant(ms: int) -> str:
     """`2026-12-01T00:00:00.000Z`, as answers give instants."""
-    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{ms % 1000:03d}Z"
+    return f"{sql_text(ms).replace(' ', 'T')}.{ms % 1000:03d}Z"
 
 
 def unix_seconds(text: str) -> int:

@@ -91,10 +91,7 @@ class Database:
 
     def read_now(self, fn: Callable[..., T], *args: Any) -> T:
         """`read` where nothing can be awaited: at start, and in a listener of the feed."""
-        reader = self._reader
-        if reader is None:
-            raise Unavailable("The database is not open")
-        self._deadline.restart()
+        reader = self._reading()
         execute = reader.raw.execute
         try:
             execute("BEGIN")
@@ -107,6 +104,23 @@ class Database:
                     execute("COMMIT")
         except sqlite.Error as error:
             raise sqlite.as_app_error(error) from error
+
+    async def read_one(self, fn: Callable[..., T], *args: Any) -> T:
+        """`read` for a function of a single statement, which is a transaction by itself: two statements fewer."""
+        reader = self._reading()
+        try:
+            return fn(reader, *args)
+        except sqlite.Error as error:
+            raise sqlite.as_app_error(error) from error
+        finally:
+            self._deadline.lift()
+
+    def _reading(self) -> Connection:
+        """The loop's own connection, with a new deadline."""
+        if self._reader is None:
+            raise Unavailable("The database is not open")
+        self._deadline.restart()
+        return self._reader
 
     async def scan(self, sql: str, *values: Any, after: int, until: int) -> AsyncIterator[list[Row]]:
         """Pages of `sql`, each its own transaction off the loop.

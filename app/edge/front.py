@@ -1,5 +1,6 @@
 """The front: what every request gets. An id, CORS, one place for errors, a log line, a measurement."""
 
+import asyncio
 import itertools
 import secrets
 import time
@@ -14,7 +15,10 @@ from app.edge.cors import Cors, Headers
 from app.edge.database import written_position
 from app.edge.http import json_response
 from app.edge.request_log import RequestLog
-from app.errors import AppError, body
+from app.edge.upgrade import WEBSOCKET
+from app.errors import AppError, Unavailable, body
+
+HANDSHAKE_SECONDS = 8.0
 
 log = structlog.get_logger("http")
 
@@ -48,8 +52,8 @@ class Front:
         self._numbers = itertools.count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return
+        if scope["type"] == "websocket":
+            scope["method"] = WEBSOCKET
         begun = time.perf_counter()
         scope["request_id"] = f"{self._boot}-{next(self._numbers):x}"
         written_position.set(None)
@@ -58,6 +62,8 @@ class Front:
         try:
             if scope["method"] == "OPTIONS":
                 await self._preflight(_text(origin), scope, receive, send)
+            elif scope["method"] == WEBSOCKET:
+                await self._shake_hands(scope, receive, answer.send)
             else:
                 await self._app(scope, receive, answer.send)
         except ClientDisconnect:
@@ -68,6 +74,15 @@ class Front:
             log.exception("unexpected", request_id=scope["request_id"], path=scope["path"])
             await answer.fail(self._render(scope, AppError("Internal server error")), receive)
         self._tell(scope, answer.status, time.perf_counter() - begun)
+
+    async def _shake_hands(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            async with asyncio.timeout(HANDSHAKE_SECONDS) as limit:
+                await self._app(scope, receive, send)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise Unavailable(f"The handshake took more than {HANDSHAKE_SECONDS:g} s") from error
 
     async def _preflight(self, origin: str | None, scope: Scope, receive: Receive, send: Send) -> None:
         response = Response(None, 204)
@@ -94,7 +109,15 @@ class _Answer:
         self.started = False
 
     async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
+        kind = message["type"]
+        if kind == "websocket.accept":
+            message["headers"].append((b"x-request-id", self._scope["request_id"].encode()))
+            # It may be refused still, and an answer goes out then.
+            await self._send(message)
+            self.started = True
+            self.status = 101
+            return
+        if kind == "http.response.start" or kind == "websocket.http.response.start":
             self.started = True
             self.status = message["status"]
             headers = message["headers"]

@@ -33,6 +33,13 @@ class Reply(NamedTuple):
     body: bytes
 
 
+def is_forbidden(error: BaseException | None) -> bool:
+    """Whether an Upstream came of an internal address."""
+    while error is not None and not isinstance(error, Forbidden):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
 def is_internal(address: str) -> bool:
     """Whether an address is private, link-local, loopback, of the platform, or holds one that is."""
     ip = ipaddress.ip_address(address.partition("%")[0])
@@ -63,8 +70,12 @@ class Outbound:
         body: bytes | None = None,
         trusted: bool = False,
         seconds: float = TOTAL_SECONDS,
+        status_only: bool = False,
     ) -> Reply:
-        """One request, no redirects, at most ANSWER_BYTES back. Raises Upstream, whose cause says why."""
+        """One request, no redirects, at most ANSWER_BYTES back, none with `status_only`.
+
+        Raises Upstream, whose cause says why.
+        """
         aiohttp = await asyncio.to_thread(importlib.import_module, "aiohttp")
         session = self._session(trusted)
         timeout = aiohttp.ClientTimeout(total=seconds, connect=CONNECT_SECONDS)
@@ -72,6 +83,9 @@ class Outbound:
             async with session.request(
                 method, url, headers=headers, data=body, timeout=timeout, allow_redirects=False
             ) as response:
+                if status_only:
+                    response.close()
+                    return Reply(response.status, b"")
                 answer = await response.content.read(ANSWER_BYTES + 1)
                 while len(answer) <= ANSWER_BYTES and (more := await response.content.read(ANSWER_BYTES)):
                     answer += more

@@ -1,5 +1,6 @@
 """The router: a table of routes, found by one dictionary look-up where the path holds no parameter."""
 
+import re
 from collections.abc import Awaitable, Callable, Iterable
 from typing import NamedTuple
 
@@ -9,18 +10,24 @@ from starlette.routing import compile_path
 from starlette.types import Receive, Scope, Send
 
 from app.edge.placement import Placement
-from app.errors import MethodNotAllowed, NotFound
+from app.edge.upgrade import WEBSOCKET, Handshake
+from app.errors import Invalid, MethodNotAllowed, NotFound
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class Route(NamedTuple):
-    """One line of the contents page."""
+    """One line of the contents page. The method of a route that answers upgrades is WEBSOCKET."""
 
     method: str
     path: str
     placement: Placement
     endpoint: Endpoint
+
+    @property
+    def verb(self) -> str:
+        """The method that a client sends: an upgrade is asked for with GET."""
+        return "GET" if self.method == WEBSOCKET else self.method
 
 
 class Router:
@@ -32,12 +39,13 @@ class Router:
         for route in routes:
             table = patterns if "{" in route.path else self._fixed
             table.setdefault(route.path, {})[route.method] = route
-        self._patterns = [(compile_path(path)[0], methods) for path, methods in patterns.items()]
+        self._patterns = [(_pattern(path), methods) for path, methods in patterns.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = self._find(scope)
         scope["route"] = route
-        response = await route.endpoint(Request(scope, receive, send))
+        request_type = Handshake if scope["type"] == "websocket" else Request
+        response = await route.endpoint(request_type(scope, receive, send))
         await response(scope, receive, send)
 
     def _find(self, scope: Scope) -> Route:
@@ -48,7 +56,9 @@ class Router:
         method = scope["method"]
         route = methods.get("GET" if method == "HEAD" else method)
         if route is None:
-            allowed = sorted(methods.keys() | ({"HEAD"} if "GET" in methods else set()) | {"OPTIONS"})
+            if method == WEBSOCKET or (method == "GET" and WEBSOCKET in methods):
+                raise Invalid("WebSocket required or invalid endpoint")
+            allowed = sorted((methods.keys() - {WEBSOCKET}) | ({"HEAD"} if "GET" in methods else set()) | {"OPTIONS"})
             raise MethodNotAllowed("Method not allowed", headers={"Allow": ", ".join(allowed)})
         return route
 
@@ -59,3 +69,8 @@ class Router:
                 scope["path_params"] = match.groupdict()
                 return methods
         raise NotFound("Not found")
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    # A key is any text, so the rest of a path may hold line ends too.
+    return re.compile(compile_path(path)[0].pattern, re.DOTALL)

@@ -14,10 +14,12 @@ from app.identity.principal import ApiKey
 from app.identity.queries import KeyRow
 
 TOPIC = "key"
+READ_INSTANCES, WRITE_INSTANCES = "read:instances", "write:instances"
+ADMIN = "admin:all"
 SCOPES = frozenset(
     [f"{verb}:{noun}" for verb in ("read", "write", "delete") for noun in ("benchmarks", "results", "api_keys")]
     + [f"{verb}:{noun}" for verb in ("read", "write") for noun in ("profile", "usage", "instances", "chats", "tests")]
-    + ["admin:all"]
+    + [ADMIN]
 )
 _FORMAT = re.compile(r"mc_live_[A-Za-z0-9]{32}|ak_[0-9a-f]{48}")
 
@@ -36,8 +38,15 @@ def check_usable(key: ApiKey, now: int) -> None:
 
 
 def check_scope(key: ApiKey, scope: str | None) -> None:
-    """Forbidden when the key does not carry `scope`; a route without one takes no key at all."""
-    if scope is None or not (scope in key.scopes or "admin:all" in key.scopes):
+    """Forbidden when the key does not carry `scope`; a route without one takes no key at all.
+
+    An `mc_live_` key carries permissions in place of scopes, weighed where the instance is known. Who may write an
+    instance may read it.
+    """
+    if key.live and scope in (READ_INSTANCES, WRITE_INSTANCES):
+        return
+    held = key.scopes | {READ_INSTANCES} if WRITE_INSTANCES in key.scopes else key.scopes
+    if scope is None or not (scope in held or ADMIN in held):
         raise Forbidden(f"API key lacks scope {scope}" if scope else "An API key cannot be used here")
 
 

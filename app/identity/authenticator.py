@@ -18,7 +18,7 @@ from app.edge.limiter import Buckets, Rate, RollingHours, too_many
 from app.errors import Forbidden, Unauthenticated
 from app.identity import api_keys, queries, users
 from app.identity.clerk import BadToken, Claims, ClerkTokens
-from app.identity.credential import Presented, is_jwt, is_key, is_same, read_presented
+from app.identity.credential import Presented, is_delegate, is_jwt, is_key, is_same, read_presented
 from app.identity.door import WITHOUT_CREDENTIAL, Door
 from app.identity.ids import hash_secret
 from app.identity.principal import Account, ApiKey, Kind, Principal
@@ -62,13 +62,17 @@ class Authenticator:
         presented = read_presented(request)
         if operators and self._is_admin(presented):
             return Principal(Kind.OPERATOR, None, is_operator=True)
-        if presented.bearer is None:
-            self._limit_address(request, door)
-        principal = await self._identify(presented.bearer, door)
+        if presented.bearer is None and not self.answers_nobody(door):
+            self.limit_address(request, door)
+        principal = await self.identify(presented.bearer, door)
         if principal.key is not None:
             api_keys.check_scope(principal.key, scope)
         self._limit(request, principal, door)
         return principal
+
+    def answers_nobody(self, door: Door) -> bool:
+        """Whether `dev-user` answers at this door for a request without a credential."""
+        return self._settings.dev_user and door.dev_user
 
     async def authenticate_operator(self, request: Request) -> Principal:
         """An admin header, or a token of a user named in ADMIN_USER_IDS. Unauthenticated otherwise."""
@@ -95,12 +99,13 @@ class Authenticator:
             or is_same(key, settings.admin_key)
         )
 
-    async def _identify(self, credential: str | None, door: Door) -> Principal:
+    async def identify(self, credential: str | None, door: Door) -> Principal:
+        """Whose credential this is, whatever it may open. Unauthenticated in the door's words."""
         if credential is not None and is_key(credential):
             return await self._identify_key(credential)
         if credential is not None and is_jwt(credential):
             return await self._identify_token(credential, door)
-        if self._settings.dev_user and door.dev_user:
+        if self.answers_nobody(door) and not (credential is not None and is_delegate(credential)):
             dev = self._accounts.get(users.DEV_USER) or await self._account(users.DEV_USER, door)
             return Principal(Kind.USER, dev)
         raise Unauthenticated(door.missing if credential is None else door.invalid)
@@ -171,12 +176,21 @@ class Authenticator:
             wait = self._hours.take(key.id, key.rate_limit, now)
             if wait:
                 raise too_many(wait, key.rate_limit, key.rate_limit + 1)
-        if rate is not None and rate.per_minute and account is not None:
+        if account is not None and rate is not None:
+            self._take_of_user(request, door, account.user_id, rate, now)
+
+    def limit_user(self, request: Request, door: Door, user_id: str) -> None:
+        """Take a token of a user's bucket at a door with a rate of its own, for who acts for that user."""
+        if door.rate is not None:
+            self._take_of_user(request, door, user_id, door.rate, time.monotonic())
+
+    def _take_of_user(self, request: Request, door: Door, user_id: str, rate: Rate, now: float) -> None:
+        if rate.per_minute:
             # What goes by the plan's rate is one bucket, whichever door it comes through.
             bucket = door.name if door.rate else "plan"
-            self._take(request, f"{bucket} {account.user_id}", rate, now)
+            self._take(request, f"{bucket} {user_id}", rate, now)
 
-    def _limit_address(self, request: Request, door: Door) -> None:
+    def limit_address(self, request: Request, door: Door) -> None:
         if door.rate is not None:
             self._take(request, f"{door.name} @{client_address(request)}", WITHOUT_CREDENTIAL, time.monotonic())
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from app.edge.limiter import Rate
 
-WITH_CREDENTIAL = Rate(600, 600)
+WITH_CREDENTIAL = Rate(600, 200)
 WITHOUT_CREDENTIAL = Rate(60, 60)
 
 

@@ -11,6 +11,8 @@ class Kind(Enum):
     USER = "user"
     KEY = "key"
     OPERATOR = "operator"
+    DELEGATE = "delegate"
+    ANONYMOUS = "anonymous"
 
 
 class Account(NamedTuple):
@@ -28,7 +30,11 @@ class Account(NamedTuple):
 
 
 class ApiKey(NamedTuple):
-    """A key as it is used; its secret is known only as a hash."""
+    """A key as it is used; its secret is known only as a hash.
+
+    An `ak_` key is narrowed by `scopes`, an `mc_live_` key by `permissions` and by the one project or instance of
+    its `scope_type` and `scope_id`.
+    """
 
     id: str
     user_id: str
@@ -38,22 +44,37 @@ class ApiKey(NamedTuple):
     status: str
     expires_at_ms: int | None
     live: bool
+    scope_type: str = "account"
+    scope_id: str | None = None
+    permissions: frozenset[str] = frozenset()
+
+
+class Delegate(NamedTuple):
+    """A machine identity of a user's, let in by one of its secrets."""
+
+    id: str
+    user_id: str
+    secret_id: str
+    name: str
 
 
 class Principal(NamedTuple):
-    """`account` is None for an operator who came with an admin header."""
+    """`account` is None for an operator who came with an admin header, for a delegate and for nobody."""
 
     kind: Kind
     account: Account | None
     key: ApiKey | None = None
     is_operator: bool = False
+    delegate: Delegate | None = None
 
     @property
     def id(self) -> str:
         """What answers and limits are kept under."""
         if self.key is not None:
             return self.key.id
-        return self.account.user_id if self.account else Kind.OPERATOR.value
+        if self.delegate is not None:
+            return self.delegate.id
+        return self.account.user_id if self.account else self.kind.value
 
 
 def account_of(principal: Principal) -> Account:

@@ -107,14 +107,47 @@ def update_suspended(tx: Transaction, user_id: str, suspended: bool, now: int) -
 
 def find_key_by_hash(connection: Connection, key_hash: bytes) -> ApiKey | None:
     row = connection.fetch_one(
-        """SELECT id, user_id, scopes, by_operator, rate_limit, status, expires_at_ms, key_prefix
-           FROM api_keys WHERE key_hash = ?""",
+        f"{_KEY_IN_USE} WHERE key_hash = ?",
         key_hash,
     )
-    if row is None:
-        return None
-    scopes = frozenset(msgspec.json.decode(row[2], type=list[str]))
-    return ApiKey(row[0], row[1], scopes, bool(row[3]), row[4], row[5], row[6], row[7].startswith("mc_live_"))
+    return _key_in_use(row) if row else None
+
+
+def find_key_in_use(connection: Connection, key_id: str) -> ApiKey | None:
+    row = connection.fetch_one(f"{_KEY_IN_USE} WHERE id = ?", key_id)
+    return _key_in_use(row) if row else None
+
+
+_KEY_IN_USE = """
+    SELECT id, user_id, scopes, by_operator, rate_limit, status, expires_at_ms, key_prefix, scope_type, scope_id,
+           permissions
+    FROM api_keys
+"""
+
+
+def _key_in_use(row: Row) -> ApiKey:
+    return ApiKey(
+        id=row[0],
+        user_id=row[1],
+        scopes=_words(row[2]),
+        by_operator=bool(row[3]),
+        rate_limit=row[4],
+        status=row[5],
+        expires_at_ms=row[6],
+        live=row[7].startswith("mc_live_"),
+        scope_type=row[8],
+        scope_id=row[9],
+        permissions=_words(row[10]),
+    )
+
+
+def _words(json: str) -> frozenset[str]:
+    return frozenset(msgspec.json.decode(json, type=list[str]))
+
+
+def is_user_active(connection: Connection, user_id: str) -> bool:
+    """Whether a user is there and not suspended."""
+    return connection.fetch_one("SELECT 1 FROM users WHERE id = ? AND suspended = 0", user_id) is not None
 
 
 class KeyRow(NamedTuple):

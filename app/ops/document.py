@@ -118,13 +118,20 @@ def room_of(route: Route) -> str:
 def _read(routes: list[Route]) -> tuple[list[Said], Node]:
     marked = [(route, _mark(route)) for route in routes]
     shapes = [shape for _, mark in marked for shape in (mark.body, mark.answer, *mark.also.values())]
-    found, components = msgspec.json.schema_components(shapes, ref_template=SCHEMAS + "{name}")
+    found, components = msgspec.json.schema_components(shapes, ref_template=SCHEMAS + "{name}", schema_hook=_schema_of)
     schemas = iter(found)
     said = []
     for route, mark in marked:
         body = next(schemas)
         said.append(Said(route, mark, body, {status: next(schemas) for status in (mark.status, *mark.also)}))
     return said, components
+
+
+def _schema_of(kind: type) -> Node:
+    """Of what is passed on as it came."""
+    if kind not in (msgspec.Raw, object):
+        raise NotImplementedError
+    return {"description": "Any JSON."}
 
 
 def _mark(route: Route) -> Operation:
@@ -143,7 +150,7 @@ def _paths(said: list[Said]) -> Node:
     taken: set[str] = set()
     for one in said:
         path = _PARAMETER.sub(r"{\1}", one.route.path)
-        paths.setdefault(path, {})[one.route.method.lower()] = _operation(one, _operation_id(one.route, taken))
+        paths.setdefault(path, {})[one.route.verb.lower()] = _operation(one, _operation_id(one.route, taken))
     return paths
 
 

@@ -1,11 +1,14 @@
-"""Alerts: the thresholds of a period that a user has passed, each noted once."""
+"""Alerts: the thresholds of a period that a user has passed, each noted once and told to the user's webhooks."""
 
-from app.edge.clock import sql_text
+from app.edge.clock import instant, sql_text
 from app.edge.database import Transaction
+from app.identity import queries as identity_queries
 from app.usage import queries
 from app.usage.period import period_of
 from app.usage.plans import UNLIMITED, monthly_tokens
 from app.usage.queries import Payer
+from app.webhooks import outbox
+from app.webhooks.subscriptions import USAGE_THRESHOLD
 
 PERCENTS = (50, 80, 100)
 FORECAST = "forecast"
@@ -25,6 +28,19 @@ def note(tx: Transaction, payer: Payer, period_start: int, before: int, after: i
     noted = queries.list_alerts(tx, payer.user_id, period_start) if passed else []
     for threshold in [each for each in passed if each not in noted]:
         queries.insert_alert(tx, payer.user_id, period_start, threshold, after, total, sql_text(now))
+        _tell(tx, payer.user_id, period_start, threshold, after, total, now)
+
+
+def _tell(tx: Transaction, user_id: str, period_start: int, threshold: str, used: int, total: int, now: int) -> None:
+    account = identity_queries.find_account(tx, user_id)
+    data = {
+        "userId": account.public_id if account else user_id,
+        "threshold": threshold,
+        "used": used,
+        "total": total,
+        "periodStart": instant(period_start),
+    }
+    outbox.enqueue(tx, USAGE_THRESHOLD, user_id, data, now)
 
 
 def _forecasts_overrun(period_start: int, before: int, after: int, total: int, now: int) -> bool:

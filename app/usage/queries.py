@@ -107,13 +107,13 @@ INSERT_LOG = """
              round((?9 * prompt_micros_per_million + ?10 * completion_micros_per_million) / 1000000.0) AS INTEGER)
          FROM prices WHERE provider = ?6 AND model = ?7 AND valid_from_ms <= ?16 AND ?8 = ?9 + ?10
          ORDER BY valid_from_ms DESC LIMIT 1))
-    ON CONFLICT (event_key) DO NOTHING RETURNING id
+    ON CONFLICT (event_key) DO NOTHING
 """
 
 
 def insert_log(tx: Transaction, values: Row) -> bool:
     """False when an event of that identity is there already."""
-    return bool(tx.fetch(INSERT_LOG, *values))
+    return tx.execute(INSERT_LOG, *values) > 0
 
 
 def list_alerts(connection: Connection, user_id: str, period_start_ms: int) -> list[str]:

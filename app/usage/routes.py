@@ -13,7 +13,7 @@ from app.errors import AppError, Forbidden, Invalid, NotFound
 from app.identity import queries as identity_queries
 from app.identity.authenticator import authenticate
 from app.identity.door import INGESTION, METERED
-from app.identity.principal import Principal
+from app.identity.principal import Principal, account_of
 from app.usage import ledger, quota, wire
 from app.usage.events import UNSUPPORTED, Event, Unsupported, read_event
 from app.usage.ledger import Outcome, Poster
@@ -101,27 +101,28 @@ def _normalise(item: wire.Wire | Refused, now: int) -> Event | Refused:
 async def show_quota(request: Request) -> Response:
     """What a user may spend in this period, has spent, and has left. Poll it: it has a strong ETag."""
     principal = await authenticate(request, METERED, READ, operators=True)
-    found = await db_of(request).read(_read_quota, _quota_user(request, principal), now_ms())
+    asked = _asked_user(request, principal)
+    if asked is None:
+        found = await db_of(request).read_one(quota.read_quota, account_of(principal).user_id, now_ms())
+    else:
+        found = await db_of(request).read(_read_any_quota, asked, now_ms())
     if found is None:
         raise NotFound("User not found")
     return cached_response(request, quota.view(found))
 
 
-def _quota_user(request: Request, principal: Principal) -> str:
-    """Whose quota is asked for: the caller's own, or with an operator's credential anybody's."""
+def _asked_user(request: Request, principal: Principal) -> str | None:
+    """Whose quota is asked for, with an operator's credential; None for the caller's own."""
     asked = find_query(request, "userId")
     if asked is None:
         if principal.account is None:
             raise Invalid("userId: an admin credential has no quota of its own")
-        return principal.account.user_id
+        return None
     if not (principal.is_operator or (principal.key is not None and principal.key.by_operator)):
         raise Forbidden("Another user's quota needs an operator's credential")
     return asked
 
 
-def _read_quota(connection: Connection, any_id: str, now: int) -> Quota | None:
-    found = quota.read_quota(connection, any_id, now)
-    if found is not None:
-        return found
+def _read_any_quota(connection: Connection, any_id: str, now: int) -> Quota | None:
     user_id = identity_queries.find_user_id(connection, any_id)
     return quota.read_quota(connection, user_id, now) if user_id else None

@@ -1,9 +1,10 @@
-"""Signing: whether an event comes from who it says, by the Standard Webhooks scheme in Svix's headers."""
+"""Signing: whether an event comes from who it says, and saying so of ours, by the Standard Webhooks scheme."""
 
 import asyncio
 import importlib
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 from app.errors import Unavailable
 
@@ -45,3 +46,14 @@ async def verify(secret: str, body: bytes, headers: Mapping[str, str]) -> str:
     except (library.WebhookVerificationError, ValueError) as error:
         raise BadSignature from error
     return event_id
+
+
+async def sign(secret: str, event_id: str, now: int, body: str) -> dict[str, str]:
+    """The headers that say when this was sent, and by whom."""
+    library = await asyncio.to_thread(importlib.import_module, LIBRARY)
+    moment = datetime.fromtimestamp(now // 1_000, UTC)
+    return {
+        "webhook-id": event_id,
+        "webhook-timestamp": str(now // 1_000),
+        "webhook-signature": library.Webhook(secret).sign(event_id, moment, body),
+    }

@@ -160,6 +160,7 @@ class Site:
         self.observed: list[tuple[str | None, str, int]] = []
         self.front = Front(Router(routes), Cors(origins), self.requests, self._observe)
         self._state = state
+        self.server: uvicorn.Server
         self.port = 0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -175,15 +176,16 @@ Serving = Callable[..., AbstractAsyncContextManager[tuple[httpx.AsyncClient, Sit
 
 @asynccontextmanager
 async def site(
-    routes: Sequence[Route], state: dict[str, Any] | None = None, origins: Sequence[str] = ()
+    routes: Sequence[Route], state: dict[str, Any] | None = None, origins: Sequence[str] = (), **config: Any
 ) -> AsyncIterator[tuple[httpx.AsyncClient, Site]]:
-    """Serve `routes` on a socket of loopback; a client of it, and the site."""
+    """Serve `routes` on a socket of loopback, with uvicorn's `config`; a client of it, and the site."""
     made = Site(routes, state or {}, origins)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         made.port = listener.getsockname()[1]
-        server = uvicorn.Server(uvicorn.Config(made, lifespan="off", ws="none", log_config=None, access_log=False))
+        usual = {"lifespan": "off", "ws": "none", "log_config": None, "access_log": False}
+        made.server = server = uvicorn.Server(uvicorn.Config(made, **(usual | config)))
         running = asyncio.create_task(server.serve([listener]))
         try:
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{made.port}", trust_env=False) as client:

@@ -190,6 +190,13 @@ async def test_an_answer_is_never_read_beyond_its_bound(path: str, monkeypatch: 
             await client.fetch("GET", f"http://127.0.0.1:{served.port}{path}", seconds=10)
 
 
+async def test_where_only_the_status_is_asked_for_nothing_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbound, "ANSWER_BYTES", 1)
+    async with reaching("127.0.0.0/8") as (client, served):
+        url = f"http://127.0.0.1:{served.port}/hello"
+        assert await client.fetch("GET", url, status_only=True) == (200, b"")
+
+
 async def test_a_service_that_does_not_answer_in_time_is_upstream() -> None:
     client = Outbound(["127.0.0.0/8"])
     with socket.socket() as silent:

@@ -1,0 +1,40 @@
+"""The answer: what a member hears of its own frame, beside what everybody hears of the change."""
+
+from collections.abc import Sequence
+
+from app.errors import AppError
+from app.instances import protocol
+from app.instances.draft import Change, Refusal, State
+from app.instances.mailbox import Ask, Result
+from app.instances.member import Member
+from app.instances.protocol import NO_PERMISSION, PARSE_ERROR, TOO_LARGE, UNAVAILABLE, Clear, Delete, Set
+
+
+def answer(member: Member, ask: Ask, outcome: Result | AppError, state: State, now: int) -> None:
+    """An acknowledgement, or what its key really holds and why it was refused."""
+    if isinstance(outcome, Result):
+        _acknowledge(member, ask, outcome, state.seq, now)
+        return
+    refusal = outcome if isinstance(outcome, Refusal) else _refusal_of(outcome, ask.changes)
+    stored = state.entries.get(refusal.key) if refusal.key is not None else None
+    member.refuse(refusal, stored, now, state.seq, ask.op_id)
+
+
+def _acknowledge(member: Member, ask: Ask, result: Result, seq: int, now: int) -> None:
+    if ask.op_id is not None:
+        member.send(protocol.ack(ask.op_id, result.seq))
+        return
+    sets = sum(isinstance(change, Set) for change in ask.changes)
+    member.allowance.give_back(max(0, sets - result.changed))
+    if result.changed == 0:
+        for change in ask.changes:
+            if isinstance(change, Delete):
+                # A delete of what is not there is told to its sender only.
+                member.send(protocol.key_deleted(change.key, member.caller.public_id, now, seq))
+
+
+def _refusal_of(error: AppError, changes: Sequence[Change]) -> Refusal:
+    """An error of another kind, in the words of a frame."""
+    code = {"forbidden": NO_PERMISSION, "too_large": TOO_LARGE, "unavailable": UNAVAILABLE}
+    key = next((change.key for change in changes if not isinstance(change, Clear)), None)
+    return Refusal(code.get(error.code, PARSE_ERROR), error.message, key)

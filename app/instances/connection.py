@@ -1,0 +1,255 @@
+"""A connection of `/sync`: from its first frame to its last, what a client says and when it is let in."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import NamedTuple
+
+import msgspec
+import structlog
+from websockets.frames import CloseCode
+
+from app.edge.clock import now_ms
+from app.edge.database import Database
+from app.edge.socket import Socket
+from app.errors import AppError, NotFound, Unavailable
+from app.identity.principal import Account, Kind, Principal
+from app.instances import protocol
+from app.instances.allowance import Allowance
+from app.instances.draft import caller_of
+from app.instances.hub import GOING_AWAY, GOING_AWAY_REASON, Hub
+from app.instances.hubs import Hubs, away_ms
+from app.instances.member import Member
+from app.instances.protocol import (
+    EXPIRED,
+    INSTANCE_NOT_FOUND,
+    INVALID_KEY,
+    NO_ACCESS,
+    PRESENCE_BYTES,
+    TOO_LARGE,
+    UNAVAILABLE,
+    Auth,
+    Batch,
+    ParseError,
+    Ping,
+    Presence,
+)
+from app.instances.resume import Since
+from app.projects import access, instances
+from app.projects.access import NO_INSTANCE, Level
+from app.projects.door import Entrance
+
+AUTH_SECONDS = 5.0
+UNAUTHENTICATED, UNAUTHENTICATED_REASON = 4401, "Authentication required"
+TRY_AGAIN, INTERNAL = CloseCode.TRY_AGAIN_LATER, CloseCode.INTERNAL_ERROR
+NO_ACCESS_TEXT = "Instance not found or access denied"
+
+log = structlog.get_logger("connection")
+
+
+class Wish(NamedTuple):
+    """What a client asked for with its URL."""
+
+    instance_id: str
+    since: Since | None = None
+    echo: bool = True
+    prefix: str | None = None
+    tag: str | None = None
+
+
+class Rooms(NamedTuple):
+    """What a connection needs of the process. `dev_user` answers for unknown credentials where it is set."""
+
+    db: Database
+    hubs: Hubs
+    entrance: Entrance
+    dev_user: Account | None
+    region: str
+
+    def is_dev_user(self, principal: Principal) -> bool:
+        """Whether somebody is `dev-user` for want of a credential that is known."""
+        return principal.kind is Kind.USER and self.dev_user is not None and principal.account == self.dev_user
+
+
+class Admitted(NamedTuple):
+    """Who was let in, and what it may do at most."""
+
+    principal: Principal
+    level: Level
+    cap: Level
+
+
+class Connection:
+    """The listener of one socket. It reads on once it has joined; what comes meanwhile waits here."""
+
+    def __init__(self, socket: Socket, rooms: Rooms, wish: Wish, admitted: Admitted | None) -> None:
+        self._socket = socket
+        self._rooms = rooms
+        self._wish = wish
+        self._hub: Hub | None = None
+        self._member: Member | None = None
+        self._early: list[str | bytes] = []
+        self._busy = False
+        self._ended = False
+        self._allowance = Allowance()
+        self._task: asyncio.Task[None] | None = None
+        self._limit: asyncio.TimerHandle | None = None
+        loop = asyncio.get_running_loop()
+        if admitted is not None:
+            self._begin(self._join(admitted))
+        else:
+            self._limit = loop.call_later(AUTH_SECONDS, self._refuse_silence)
+
+    # -- the listener ----------------------------------------------------------------------------------
+
+    def on_message(self, message: str | bytes) -> None:
+        if self._busy:
+            self._early.append(message)
+            self._socket.pause_reading()
+        else:
+            self._take(message)
+        if self._socket.congested:
+            # Who does not read is not read: its answers would only heap up.
+            self._socket.pause_reading()
+
+    def on_drain(self) -> None:
+        if self._member is not None:
+            self._member.drained()
+        if not self._busy:
+            self._socket.resume_reading()
+
+    def on_shutdown(self) -> None:
+        if self._member is not None:
+            self._socket.write(protocol.going_away(away_ms()))
+        self._socket.close(GOING_AWAY, GOING_AWAY_REASON)
+
+    def on_close(self, code: int) -> None:
+        self._ended = True
+        if self._limit is not None:
+            self._limit.cancel()
+        if self._member is not None and self._hub is not None:
+            self._hub.audience.leave(self._member)
+
+    # -- what a client says ----------------------------------------------------------------------------
+
+    def _take(self, message: str | bytes) -> None:
+        try:
+            frame = protocol.parse(message, binary=isinstance(message, bytes))
+        except ParseError as error:
+            self._count(1)
+            self._refuse_frame(error)
+            return
+        self._count(max(1, len(frame.ops)) if isinstance(frame, Batch) else 1)
+        if frame is None:
+            return
+        if isinstance(frame, Auth):
+            self._begin(self._authenticate(frame.api_key))
+        elif self._member is None or self._hub is None:
+            self._end("Authentication required", INVALID_KEY)
+        elif isinstance(frame, Ping):
+            self._member.send(protocol.pong())
+        elif isinstance(frame, Presence):
+            self._be_present(self._member, self._hub, frame.state)
+        else:
+            changes = frame.ops if isinstance(frame, Batch) else (frame,)
+            try:
+                self._hub.post(self._member, changes, frame.op_id)
+            except Unavailable as error:
+                self._member.error(error.message, UNAVAILABLE, frame.op_id)
+
+    def _refuse_frame(self, error: ParseError) -> None:
+        if self._member is None or self._hub is None:
+            self._end("Authentication required", INVALID_KEY)
+            return
+        try:
+            self._hub.refuse(self._member, error.code, error.message, error.key, error.op_id)
+        except Unavailable as full:
+            self._member.error(full.message, UNAVAILABLE, error.op_id)
+
+    def _be_present(self, member: Member, hub: Hub, state: msgspec.Raw) -> None:
+        size = memoryview(state).nbytes
+        if size > PRESENCE_BYTES:
+            member.error(f"Presence too large: {size} bytes (max: {PRESENCE_BYTES})", TOO_LARGE)
+        else:
+            hub.audience.be_present(member, state.copy())
+
+    def _count(self, changes: int) -> None:
+        """Above the rate the connection is not read, until it is below it again."""
+        wait = self._allowance.take(changes)
+        if wait:
+            self._socket.pause_reading()
+            asyncio.get_running_loop().call_later(wait, self._socket.resume_reading)
+
+    # -- being let in ----------------------------------------------------------------------------------
+
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
+        self._busy = True
+        self._task = asyncio.get_running_loop().create_task(self._finish(work))
+
+    async def _finish(self, work: Coroutine[None, None, None]) -> None:
+        try:
+            await work
+        except NotFound as error:
+            self._end(error.message, INSTANCE_NOT_FOUND)
+        except AppError as error:
+            self._end(error.message, NO_ACCESS, TRY_AGAIN)
+        except Exception:
+            log.exception("not_let_in", instance=self._wish.instance_id)
+            self._socket.close(INTERNAL)
+        self._busy = False
+        early, self._early = self._early, []
+        for message in early:
+            self.on_message(message)
+        self._socket.resume_reading()
+
+    async def _authenticate(self, credential: str) -> None:
+        try:
+            principal = await self._rooms.entrance.identify(credential)
+        except AppError as error:
+            if self._rooms.dev_user is None:
+                self._end(error.message, EXPIRED if "expired" in error.message.lower() else INVALID_KEY)
+                return
+            await self._join(await admit_dev_user(self._rooms, self._wish.instance_id))
+            return
+        if self._rooms.is_dev_user(principal):
+            await self._join(await admit_dev_user(self._rooms, self._wish.instance_id))
+            return
+        found = await self._rooms.db.read(access.level_of, principal, self._wish.instance_id, now_ms())
+        if found.instance is None:
+            self._end(NO_INSTANCE, INSTANCE_NOT_FOUND)
+        elif found.level < Level.READ:
+            self._end(NO_ACCESS_TEXT, NO_ACCESS)
+        else:
+            await self._join(Admitted(principal, found.level, Level.OWNER))
+
+    async def _join(self, admitted: Admitted) -> None:
+        if self._limit is not None:
+            self._limit.cancel()
+        wish, caller = self._wish, caller_of(admitted.principal, min(admitted.level, admitted.cap))
+        member = Member(
+            self._socket, caller, admitted.cap, self._allowance, echo=wish.echo, prefix=wish.prefix, tag=wish.tag
+        )
+        async with self._rooms.hubs.use(wish.instance_id) as hub:
+            if self._member is not None:
+                hub.audience.leave(self._member)
+            self._hub, self._member = hub, member
+            await hub.join(member, wish.since)
+            # What was taken away before the hub knew of this member, nobody has told it.
+            await self._rooms.hubs.review(hub, member)
+            if self._ended:
+                hub.audience.leave(member)
+
+    def _refuse_silence(self) -> None:
+        self._socket.close(UNAUTHENTICATED, UNAUTHENTICATED_REASON)
+
+    def _end(self, message: str, code: str, close_code: int = UNAUTHENTICATED) -> None:
+        self._ended = True
+        self._socket.write(protocol.auth_error(message, code))
+        self._socket.close(close_code, UNAUTHENTICATED_REASON if close_code == UNAUTHENTICATED else "Try again later")
+
+
+async def admit_dev_user(rooms: Rooms, instance_id: str) -> Admitted:
+    """In development whoever comes without a good credential is `dev-user` with `write`; a new id is made."""
+    account = rooms.dev_user
+    assert account is not None
+    await rooms.db.write(instances.ensure, instance_id, account.user_id, rooms.region, now_ms())
+    return Admitted(Principal(Kind.USER, account), Level.OWNER, Level.WRITE)

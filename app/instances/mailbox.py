@@ -1,0 +1,86 @@
+"""The mailbox of a hub: what is asked of it, in the order in which it was asked."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NamedTuple
+
+from app.errors import Unavailable
+from app.instances.draft import Caller, Change, Refusal
+from app.instances.member import Member
+
+MAILBOX = 100_000
+TURN_CHANGES = 1_000
+
+
+class Result(NamedTuple):
+    """What became of changes: the seq then, and how many changed something."""
+
+    seq: int
+    changed: int
+
+
+class Ask(NamedTuple):
+    """Changes on their way in: from a member's frame, or from a call that waits for its future."""
+
+    changes: Sequence[Change]
+    caller: Caller
+    member: Member | None = None
+    op_id: str | None = None
+    turn_id: str | None = None
+    future: "asyncio.Future[Result] | None" = None
+    refusal: Refusal | None = None
+
+
+class Visit(NamedTuple):
+    """Something that needs the committed state, in its place in the order."""
+
+    visit: Callable[[], Awaitable[Any]]
+    future: "asyncio.Future[Any]"
+
+
+class Mailbox:
+    """At most MAILBOX items; whoever brings one more is told that there is too much to do."""
+
+    def __init__(self) -> None:
+        self._items: deque[Ask | Visit] = deque()
+        self._woken = asyncio.Event()
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def put(self, item: Ask | Visit) -> None:
+        if self._closed:
+            raise Unavailable("The instance is being closed")
+        if len(self._items) >= MAILBOX:
+            raise Unavailable(f"The instance has too much to do: {len(self._items)} of {MAILBOX}")
+        self._items.append(item)
+        self._woken.set()
+
+    def close(self) -> None:
+        """Take nothing more; what is in it stays to be done."""
+        self._closed = True
+
+    async def wait(self) -> None:
+        """Until there is something."""
+        await self._woken.wait()
+        self._woken.clear()
+
+    def take_asks(self) -> list[Ask]:
+        """The changes at the front, up to a visit or TURN_CHANGES."""
+        asks: list[Ask] = []
+        changes = 0
+        while self._items and changes < TURN_CHANGES:
+            first = self._items[0]
+            if isinstance(first, Visit):
+                break
+            changes += max(1, len(first.changes))
+            asks.append(first)
+            self._items.popleft()
+        return asks
+
+    def take_visit(self) -> Visit:
+        visit = self._items.popleft()
+        assert isinstance(visit, Visit)
+        return visit

@@ -1,0 +1,77 @@
+"""The relay: what an instance's file owes to webhooks, carried to the core and then forgotten in the file.
+
+Both steps may be repeated: the core knows an event by its id, and the file keeps it until the core has it.
+"""
+
+import asyncio
+
+import structlog
+
+from app.edge.changes import Changes
+from app.edge.clock import now_ms
+from app.edge.database import Connection, Database
+from app.errors import AppError
+from app.instances import queries
+from app.instances.hub import Hub
+from app.webhooks import outbox, subscription_queries, subscriptions
+from app.webhooks.outbox import Event
+
+EVENTS = 100
+RETRY_SECONDS = 1.0
+
+log = structlog.get_logger("relay")
+
+
+class Relay:
+    """One for the process; one task for each hub that owes something."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._hubs: dict[str, Hub] = {}
+
+    def listen(self, changes: Changes) -> None:
+        """A webhook that comes or goes changes what instances have to tell."""
+        changes.listen(subscriptions.TOPIC, lambda key: self._ask_again())
+
+    def attach(self, hub: Hub) -> None:
+        """Begin to carry for a hub that has just been opened, also what an earlier process left."""
+        self._hubs[hub.id] = hub
+        hub.tells = self._db.read_now(_has_listeners, hub.id)
+        hub.owing = self.carry
+        self.carry(hub)
+
+    async def detach(self, hub: Hub) -> None:
+        """Carry what is owed, then leave the file alone."""
+        self._hubs.pop(hub.id, None)
+        task = self._running.get(hub.id)
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+
+    def carry(self, hub: Hub) -> None:
+        if hub.id not in self._running:
+            task = asyncio.get_running_loop().create_task(self._carry(hub))
+            self._running[hub.id] = task
+            task.add_done_callback(lambda _: self._running.pop(hub.id, None))
+
+    async def _carry(self, hub: Hub) -> None:
+        while True:
+            try:
+                rows = await hub.read_file(queries.list_events, EVENTS)
+                if not rows:
+                    return
+                events = [Event(row[1], row[2], row[3], row[4]) for row in rows]
+                await self._db.write(outbox.enqueue_instance_events, hub.id, events, now_ms())
+                await hub.read_file(queries.delete_events, rows[-1][0])
+            except AppError as error:
+                log.warning("events_not_carried", instance=hub.id, error=error.message)
+                await asyncio.sleep(RETRY_SECONDS)
+
+    def _ask_again(self) -> None:
+        for hub in self._hubs.values():
+            hub.tells = self._db.read_now(_has_listeners, hub.id)
+
+
+def _has_listeners(connection: Connection, instance_id: str) -> bool:
+    return bool(subscription_queries.list_listeners_of_instance(connection, instance_id))

@@ -1,0 +1,66 @@
+"""Resuming: what a client missed since the seq that it knows, or the reason why it gets everything."""
+
+from typing import NamedTuple
+
+from app.instances import protocol, queries
+from app.instances.draft import AI, SYSTEM
+from app.instances.member import Member
+from app.instances.queries import Actor, Told
+from app.instances.store import Store
+
+RESUMED_CHANGES = 10_000
+EPOCH, RETENTION, AHEAD = "epoch", "retention", "ahead"
+
+
+class Missed(NamedTuple):
+    """`lines` are the changes after a client's seq up to `until`, None where it gets everything; `reason` then
+    says why."""
+
+    lines: list[Told] | None
+    reason: str | None = None
+    until: int = 0
+
+
+class Since(NamedTuple):
+    """Where a client stands: the last seq that it heard, and of which epoch."""
+
+    seq: int
+    epoch: str | None
+
+
+def read_missed(store: Store, since: Since, seq: int, epoch: str, told_from: int) -> Missed:
+    """On the store's thread. A client of an earlier epoch resumes only from before the next one began."""
+    if since.epoch is not None and since.epoch != epoch and not _precedes(store, since):
+        return Missed(None, EPOCH)
+    if since.seq > seq:
+        return Missed(None, AHEAD)
+    if since.seq + 1 < told_from:
+        return Missed(None, RETENTION)
+    lines = store.read(queries.list_told_since, since.seq, RESUMED_CHANGES)
+    if len(lines) == RESUMED_CHANGES:
+        return Missed(None, RETENTION)
+    return Missed(lines, until=lines[-1].seq if lines else since.seq)
+
+
+def _precedes(store: Store, since: Since) -> bool:
+    epochs = store.read(queries.list_epochs)
+    names = [name for name, _ in epochs]
+    if since.epoch not in names:
+        return False
+    return all(since.seq < first_seq for _, first_seq in epochs[names.index(since.epoch) + 1 :])
+
+
+def retell(line: Told, member: Member) -> bytes | None:
+    """A change of the past as a member would have heard it; None where its filter leaves it out."""
+    by = SYSTEM if line.actor_kind in (AI, SYSTEM) else line.actor_id
+    actor = Actor(line.actor_kind, line.actor_id, line.actor_name) if line.actor_kind == AI else None
+    if line.key is None:
+        return protocol.cleared(by, line.at_ms, line.seq, actor)
+    if line.value is not None and line.attributes is not None:
+        held = queries.read_entry(line.key, line.value, line.attributes, line.at_ms, line.seq, line.expires_at_ms)
+        if member.wants(held):
+            return protocol.key_updated(held, by, actor)
+    if line.previous_value is None or line.previous_attributes is None:
+        return None
+    before = queries.read_entry(line.key, line.previous_value, line.previous_attributes, line.at_ms, line.seq, None)
+    return protocol.key_deleted(line.key, by, line.at_ms, line.seq, actor) if member.wants(before) else None

@@ -1,0 +1,154 @@
+"""The store: an instance's own SQLite file. One commit for what the hub has gathered; no other writer.
+
+Files share STORE_THREADS, each file always on the same one, so a file's statements never meet.
+"""
+
+import secrets
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from app.edge import migrate, sqlite
+from app.instances import queries
+from app.instances.entry import Entry
+from app.instances.queries import Event, Record
+
+T = TypeVar("T")
+
+STORE_THREADS = 4
+EPOCH_BYTES = 4
+STORE_CACHE_KIB = 512
+HISTORY_MS = 30 * 86_400_000
+HISTORY_CHANGES = 100_000
+OPERATION_MS = 86_400_000
+TRIM_EVERY_COMMITS = 1_000
+
+
+class Loaded(NamedTuple):
+    """What a hub begins with. `told_from` is the first change that history still tells."""
+
+    entries: dict[str, Entry]
+    seq: int
+    epoch: str
+    told_from: int
+
+
+class Commit(NamedTuple):
+    """One transaction's worth of changes in order, the operations they answer, the events they owe."""
+
+    records: Sequence[Record]
+    operations: Sequence[tuple[str, str, int]]
+    events: Sequence[Event]
+    seq: int
+    now: int
+
+
+class Store:
+    """One file, used on its own thread only."""
+
+    def __init__(self, path: Path, max_pages: int | None = None) -> None:
+        self.path = path
+        self._max_pages = max_pages
+        self._raw: Any = None
+        self._commits = 0
+
+    def open(self, now: int) -> Loaded:
+        """Make or migrate the file, and read it whole."""
+        migrate.migrate(self.path, "instance")
+        raw = self._connected()
+        epoch = queries.find_epoch(raw)
+        if epoch is None:
+            epoch = secrets.token_hex(EPOCH_BYTES)
+            queries.insert_epoch(raw, epoch, 1, now)
+        seq, told_from = queries.get_position(raw)
+        return Loaded(queries.list_entries(raw), seq, epoch, told_from)
+
+    def write(self, commit: Commit) -> int:
+        """Write all of it or nothing; what `told_from` is then. A failure raises and changes nothing."""
+        raw = self._connected()
+        try:
+            raw.execute("BEGIN IMMEDIATE")
+            for record in commit.records:
+                queries.write_record(raw, record)
+            queries.insert_operations(raw, commit.operations, commit.now)
+            queries.insert_events(raw, commit.events, commit.now)
+            self._commits += 1
+            told_from = self._trim(raw, commit) if self._commits % TRIM_EVERY_COMMITS == 1 else None
+            told_from = queries.update_position(raw, commit.seq, told_from)
+            raw.execute("COMMIT")
+        except BaseException:
+            self.close()
+            raise
+        return told_from
+
+    def read(self, fn: Callable[..., T], *args: Any) -> T:
+        """Run a function of `queries` on this file; each of its statements commits by itself."""
+        return fn(self._connected(), *args)
+
+    def copy(self, path: Path, now: int) -> None:
+        """Make another file of what is committed here. One that is there was of a copy that was broken off."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        self._connected().execute("VACUUM INTO ?", (str(path),))
+        raw = sqlite.connect(path)
+        try:
+            queries.make_own(raw, secrets.token_hex(EPOCH_BYTES), now)
+        finally:
+            raw.close()
+
+    def close(self) -> None:
+        raw, self._raw = self._raw, None
+        try:
+            if raw is not None:
+                raw.close()
+        except sqlite.Error:
+            return
+
+    def delete(self) -> None:
+        """Close the file and remove it with what belongs to it."""
+        self.close()
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+
+    def _connected(self) -> Any:
+        """The connection; a new one after a failed commit, which may leave anything behind in the old."""
+        if self._raw is None:
+            raw = sqlite.connect(self.path, other_threads=True)
+            raw.execute(f"PRAGMA cache_size = -{STORE_CACHE_KIB}")
+            raw.execute("PRAGMA mmap_size = 0")
+            raw.execute("PRAGMA synchronous = FULL")
+            raw.execute("PRAGMA cache_spill = OFF")
+            if self._max_pages is not None:
+                raw.execute(f"PRAGMA max_page_count = {self._max_pages}")
+            self._raw = raw
+        return self._raw
+
+    def _trim(self, raw: Any, commit: Commit) -> int:
+        queries.delete_operations(raw, commit.now - OPERATION_MS)
+        return queries.delete_history(raw, commit.now - HISTORY_MS, commit.seq - HISTORY_CHANGES)
+
+
+class Stores:
+    """Where the files are, and the threads that they are used on."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._threads = [
+            ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"store-{number}") for number in range(STORE_THREADS)
+        ]
+
+    def path(self, instance_id: str) -> Path:
+        """`<folder>/<aa>/<id>.db`: 256 folders, so that none holds too many files."""
+        return self._folder / f"{_spread(instance_id):02x}" / f"{instance_id}.db"
+
+    def thread_of(self, instance_id: str) -> ThreadPoolExecutor:
+        return self._threads[_spread(instance_id) % STORE_THREADS]
+
+    def close(self) -> None:
+        for thread in self._threads:
+            thread.shutdown(wait=True)
+
+
+def _spread(instance_id: str) -> int:
+    return sum(instance_id.encode()) % 256

@@ -1,0 +1,146 @@
+"""Who is let in: every credential, and every refusal before and after the upgrade."""
+
+import concurrent.futures
+import time
+
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from app.edge.clock import now_ms
+from app.errors import Unauthenticated
+from app.instances.tickets import TICKET_SECONDS, Tickets
+from app.projects.access import Level
+from app.projects.door import NOBODY
+from tests.conftest import Server
+from tests.instances.conftest import dial, fresh, joined, ticket, turned_away
+from tests.projects.conftest import Cast, Person, delegate, grant
+
+AUTH_SECONDS = 5.0
+SOCKETS = 8
+
+
+def test_each_credential_lets_its_owner_in(strict: Cast, alice: Person, room: str) -> None:
+    key = strict.key(alice, "read", "write")
+    secret = key.headers["X-API-Key"]
+    machine = delegate(strict, alice, can_read=True)
+    grant(strict, alice, machine, room, "read")
+    ways: list[tuple[dict[str, str], dict[str, str], str]] = [
+        (alice.headers, {}, "admin"),
+        ({"Authorization": f"Bearer {secret}"}, {}, "write"),
+        ({}, {"apiKey": secret}, "write"),
+        ({}, {"token": ticket(strict, alice, room)}, "admin"),
+        (machine.headers, {}, "read"),
+    ]
+    for headers, query, permission in ways:
+        with dial(strict.server, room, headers, **query) as peer:
+            first, second = peer.greeting()
+            assert (first["permission"], second["type"]) == (permission, "sync")
+
+
+def test_a_refused_handshake_is_plain_http(strict: Cast, alice: Person, bob: Person, room: str) -> None:
+    server = strict.server
+    assert turned_away(server, room, token="rubbish") == (401, "Invalid token")
+    assert turned_away(server, room, apiKey="mc_live_" + "x" * 32)[0] == 401
+    other = strict.instance(alice, strict.project(alice))["id"]
+    assert turned_away(server, room, token=ticket(strict, alice, other)) == (
+        403,
+        "Token not valid for this instance",
+    )
+    assert turned_away(server, room, bob.headers) == (403, "Instance not found or access denied")
+    assert turned_away(server, fresh(), alice.headers)[0] == 404
+    assert turned_away(server, "no%2Fid", alice.headers)[0] == 404
+
+
+def test_a_plain_get_is_told_that_a_websocket_is_required(strict: Cast, room: str) -> None:
+    plain = strict.client.get(f"/sync/{room}")
+    assert (plain.status_code, plain.json()["error"]) == (400, "WebSocket required or invalid endpoint")
+    nameless = strict.client.get("/sync")
+    assert (nameless.status_code, nameless.json()["error"]) == (400, "Instance ID required")
+
+
+def test_a_first_frame_may_bring_the_key(strict: Cast, alice: Person, room: str) -> None:
+    secret = strict.key(alice, "read", "write").headers["X-API-Key"]
+    with dial(strict.server, room) as peer:
+        peer.socket.send('{"type":"later"}')
+        peer.say("auth", apiKey=secret)
+        assert [frame["type"] for frame in peer.greeting()] == ["auth_success", "sync"]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_nothing_tells_whether_an_instance_exists_before_the_key(strict: Cast, room: str, known: bool) -> None:
+    with dial(strict.server, room if known else fresh()) as peer:
+        peer.say("auth", apiKey="mc_live_" + "x" * 32)
+        error = peer.hear()
+        assert (error["type"], error["code"]) == ("auth_error", "INVALID_KEY")
+        assert peer.closed()[0] == 4401
+
+
+def test_a_good_key_learns_what_is_wrong_with_the_instance(strict: Cast, alice: Person, bob: Person, room: str) -> None:
+    secret = strict.key(bob, "read", "write").headers["X-API-Key"]
+    for name, code in ((room, "NO_ACCESS"), (fresh(), "INSTANCE_NOT_FOUND")):
+        with dial(strict.server, name) as peer:
+            peer.say("auth", apiKey=secret)
+            assert peer.hear()["code"] == code
+            assert peer.closed()[0] == 4401
+
+
+def test_a_first_frame_of_another_kind_ends_the_socket(strict: Cast, room: str) -> None:
+    with dial(strict.server, room) as peer:
+        peer.say("set", key="a", value=1)
+        assert peer.hear()["type"] == "auth_error"
+        assert peer.closed()[0] == 4401
+
+
+def test_who_says_nothing_is_closed_after_five_seconds(strict: Cast, room: str) -> None:
+    with dial(strict.server, room) as peer:
+        began = time.monotonic()
+        assert peer.closed()[0] == 4401
+        assert AUTH_SECONDS - 0.5 < time.monotonic() - began < AUTH_SECONDS + 2
+
+
+def test_in_development_an_unknown_key_is_dev_user(open_server: Server) -> None:
+    with joined(open_server, fresh()) as peer:
+        peer.say("auth", apiKey="whatever")
+        first, second = peer.greeting()
+        assert (first["userId"], first["permission"], second["type"]) == ("dev-user", "write", "sync")
+        peer.say("set", key="a", value=1)
+        assert [frame["type"] for frame in peer.settle()] == ["key_updated"]
+
+
+def test_of_sockets_that_redeem_one_ticket_one_is_let_in(strict: Cast, alice: Person, room: str) -> None:
+    token = ticket(strict, alice, room)
+
+    def enter(_: int) -> bool:
+        try:
+            with joined(strict.server, room, token=token):
+                return True
+        except InvalidStatus as refused:
+            assert refused.response.status_code == 401
+            return False
+
+    with concurrent.futures.ThreadPoolExecutor(SOCKETS) as pool:
+        assert sum(pool.map(enter, range(SOCKETS))) == 1
+    assert turned_away(strict.server, room, token=token) == (401, "Invalid token")
+
+
+def test_a_ticket_is_capped_to_what_was_asked_and_to_the_grant(
+    strict: Cast, alice: Person, bob: Person, room: str
+) -> None:
+    strict.share(alice, f"instances/{room}", "write", bob)
+    for asked, given in (("read", "read"), ("admin", "write"), (None, "write")):
+        with dial(strict.server, room, token=ticket(strict, bob, room, asked)) as peer:
+            assert peer.greeting()[0]["permission"] == given
+
+
+def test_a_ticket_ends_after_a_minute() -> None:
+    tickets, now = Tickets(("secret",)), now_ms()
+    token = tickets.issue("room", Level.WRITE, NOBODY, now).token
+    assert tickets.read(token, "room", now + TICKET_SECONDS * 1000 - 1).level == Level.WRITE
+    with pytest.raises(Unauthenticated, match="Token expired"):
+        tickets.read(token, "room", now + TICKET_SECONDS * 1000)
+
+
+def test_a_ticket_that_was_signed_elsewhere_is_refused() -> None:
+    token = Tickets(("other",)).issue("room", Level.WRITE, NOBODY, now_ms()).token
+    with pytest.raises(Unauthenticated, match="Invalid token"):
+        Tickets(("secret",)).read(token, "room", now_ms())

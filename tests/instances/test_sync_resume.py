@@ -1,0 +1,128 @@
+"""Resuming: a client that was away hears exactly what it missed, or everything and why."""
+
+import json
+import threading
+
+import pytest
+
+from app.edge import sqlite
+from tests.conftest import Server, serving
+from tests.instances.conftest import Peer, dial, fresh, in_background, joined
+from tests.projects.conftest import Json
+
+CHANGES = 10
+RACES = 20
+
+
+def write(peer: Peer, *values: int) -> list[Json]:
+    for value in values:
+        peer.say("set", key=f"k{value % 3}", value=value)
+    return peer.settle()
+
+
+def test_a_client_resumes_with_exactly_the_frames_that_it_missed(open_server: Server) -> None:
+    name = fresh()
+    with joined(open_server, name) as writer:
+        told = write(writer, *range(CHANGES))
+        writer.say("delete", key="k1")
+        told += writer.settle()
+        with dial(open_server, name, since=4) as later:
+            epoch = later.hear()["epoch"]
+            assert later.settle() == told[4:]
+        with dial(open_server, name, since=CHANGES + 1, epoch=epoch) as later:
+            assert later.hear()["type"] == "auth_success"
+            assert later.settle() == []
+
+
+@pytest.mark.parametrize(
+    ("query", "reason"), [({"since": 99}, "ahead"), ({"since": 1, "epoch": "another"}, "epoch"), ({"since": "x"}, None)]
+)
+def test_who_cannot_resume_gets_everything_and_why(open_server: Server, query: Json, reason: str | None) -> None:
+    name = fresh()
+    with joined(open_server, name) as writer:
+        write(writer, 1, 2)
+    with dial(open_server, name, **query) as later:
+        sync = later.greeting()[1]
+    assert (sync["type"], sync.get("reason"), len(sync["data"])) == ("sync", reason, 2)
+
+
+def test_what_history_no_longer_tells_is_synced_as_a_whole(tmp_path_factory: pytest.TempPathFactory) -> None:
+    data_dir, name = tmp_path_factory.mktemp("retention") / "data", fresh()
+    with serving(data_dir) as server:
+        with joined(server, name) as writer:
+            write(writer, *range(CHANGES))
+        server.stop()
+        raw = sqlite.connect(next(data_dir.glob(f"instances/*/{name}.db")))
+        raw.execute("DELETE FROM history WHERE seq < 6")
+        raw.execute("UPDATE instance SET told_from = 6")
+        raw.close()
+        server.start()
+        with dial(server, name, since=4) as later:
+            assert later.greeting()[1]["reason"] == "retention"
+        with dial(server, name, since=5) as later:
+            later.hear()
+            assert [frame["seq"] for frame in later.settle()] == [6, 7, 8, 9, 10]
+
+
+def test_who_resumes_while_others_write_misses_nothing_and_hears_nothing_twice(open_server: Server) -> None:
+    name = fresh()
+    done = threading.Event()
+    with joined(open_server, name) as first:
+        write(first, 1)
+
+    def keep_writing() -> None:
+        with joined(open_server, name, echo=0) as writer:
+            number = 0
+            while not done.is_set():
+                number += 1
+                writer.say("set", key=f"k{number % 7}", value=number)
+                if number % 50 == 0:
+                    writer.settle()
+
+    thread = in_background(keep_writing)
+    since = 1
+    try:
+        for _ in range(RACES):
+            with dial(open_server, name, since=since) as later:
+                assert later.hear()["type"] == "auth_success"
+                heard = [frame["seq"] for frame in later.settle()]
+            assert heard == list(range(since + 1, since + 1 + len(heard)))
+            since += len(heard)
+    finally:
+        done.set()
+        thread.join()
+    assert since > RACES
+
+
+def test_a_filtered_client_is_not_told_of_what_it_never_had(open_server: Server) -> None:
+    name = fresh()
+    with joined(open_server, name) as writer:
+        for key in ("a/1", "b/1"):
+            writer.say("set", key=key, value=1)
+            writer.say("delete", key=key)
+        writer.settle()
+    with dial(open_server, name, since=0, prefix="a/") as later:
+        later.hear()
+        assert [frame["seq"] for frame in later.settle()] == [1, 2]
+
+
+def test_a_stop_says_that_it_goes_away_and_nothing_is_missed(tmp_path_factory: pytest.TempPathFactory) -> None:
+    data_dir, name = tmp_path_factory.mktemp("away") / "data", fresh()
+    with serving(data_dir) as server:
+        with joined(server, name) as reader, joined(server, name) as writer:
+            seq = write(writer, *range(CHANGES))[-1]["seq"]
+            assert len(reader.settle()) == CHANGES
+            writer.say("set", key="last", value=1, opId="last")
+            writer.until("ack")
+            stopping = in_background(server.stop)
+            away = reader.until("going_away")[-1]
+            assert 0 < away["retryAfterMs"] <= 2_000
+            assert reader.closed()[0] == 1012
+            stopping.join()
+        server.start()
+        with dial(server, name, since=seq) as later:
+            assert later.hear()["seq"] == CHANGES + 1
+            (missed,) = later.settle()
+            assert (missed["key"], missed["seq"]) == ("last", CHANGES + 1)
+            later.socket.send(json.dumps({"type": "set", "key": "last", "value": 2, "opId": "last"}))
+            assert later.settle() == [{"type": "ack", "opId": "last", "seq": CHANGES + 1}]
