@@ -1,0 +1,62 @@
+"""The SQL of the operator's page. Whatever reads more than a few rows is read off the loop."""
+
+from typing import NamedTuple
+
+from app.edge.database import Database
+
+
+class Day(NamedTuple):
+    """What all users spent on one day, UTC."""
+
+    start_ms: int
+    tokens: int
+    events: int
+    cost_micros: int
+
+
+class Counts(NamedTuple):
+    users: int
+    keys: int
+    projects: int
+    instances: int
+
+
+class Listed(NamedTuple):
+    """An instance as the list shows it."""
+
+    id: str
+    name: str
+    project: str
+    owner_id: str
+    region: str
+    is_readonly: int
+    updated_at: str
+
+
+async def list_days(db: Database, since_ms: int) -> list[Day]:
+    """Days since then on which there was any usage, oldest first."""
+    rows = await db.page(
+        """SELECT day_start_ms, sum(total_tokens), sum(events), sum(cost_micros) FROM usage_rollups
+           WHERE day_start_ms >= ? GROUP BY day_start_ms ORDER BY day_start_ms""",
+        since_ms,
+    )
+    return [Day(*row) for row in rows]
+
+
+async def get_counts(db: Database) -> Counts:
+    rows = await db.page(
+        """SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM api_keys WHERE status = 'active'),
+                  (SELECT count(*) FROM projects), (SELECT count(*) FROM instances)"""
+    )
+    return Counts(*rows[0])
+
+
+async def list_instances(db: Database, after: str, limit: int) -> list[Listed]:
+    """Instances after an id, in the order of ids."""
+    rows = await db.page(
+        """SELECT i.id, i.name, p.name, p.owner_id, i.region, i.is_readonly, i.updated_at
+           FROM instances i JOIN projects p ON p.id = i.project_id WHERE i.id > ? ORDER BY i.id LIMIT ?""",
+        after,
+        limit,
+    )
+    return [Listed(*row) for row in rows]

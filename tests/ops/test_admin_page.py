@@ -1,0 +1,236 @@
+"""GET /admin: the operator's page, in a browser that sees what another client writes."""
+
+import itertools
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from websockets.sync.client import ClientConnection, connect
+
+from app.ops import admin_plot
+from app.ops.admin_page import INSTANCES_PAGE
+from app.ops.admin_plot import DAY_MS
+from app.ops.admin_queries import Day
+from tests.conftest import ADMIN_TOKEN, Server, serving
+from tests.instances.conftest import joined
+
+BROWSER = "chromium"
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-proxy-server",
+    "--remote-debugging-port=0",
+)
+START_SECONDS = 30.0
+SEEN_SECONDS = 15.0
+STOP_SECONDS = 10.0
+POLL_SECONDS = 0.05
+
+
+class Tab:
+    """A tab, driven by the devtools protocol."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket = socket
+        self._numbers = itertools.count(1)
+
+    def call(self, method: str, **params: Any) -> dict[str, Any]:
+        number = next(self._numbers)
+        self._socket.send(json.dumps({"id": number, "method": method, "params": params}))
+        while (said := json.loads(self._socket.recv(timeout=SEEN_SECONDS))).get("id") != number:
+            pass
+        assert "error" not in said, said
+        result: dict[str, Any] = said["result"]
+        return result
+
+    def run(self, script: str) -> Any:
+        return self.call("Runtime.evaluate", expression=script)["result"].get("value")
+
+    def until(self, script: str) -> None:
+        """Wait until a script is true of the page."""
+        deadline = time.monotonic() + SEEN_SECONDS
+        while not self.run(script):
+            assert time.monotonic() < deadline, f"{script}\n{self.run('document.body.innerText')}"
+            time.sleep(POLL_SECONDS)
+
+    def open(self, url: str) -> None:
+        self.call("Page.navigate", url=url)
+        self.until(f"location.href === {json.dumps(url)} && document.readyState === 'complete'")
+
+
+@contextmanager
+def browsing(folder: Path) -> Iterator[Tab]:
+    if shutil.which(BROWSER) is None:
+        problem = f"{BROWSER} not found: the operator's page was not looked at"
+        pytest.fail(problem) if os.environ.get("CI") == "true" else pytest.skip(problem)
+    with (folder.parent / "browser.log").open("wb") as log:
+        process = subprocess.Popen(
+            [BROWSER, *FLAGS, f"--user-data-dir={folder}", "about:blank"], stdout=log, stderr=log
+        )
+    try:
+        with connect(_address_of_tab(folder), proxy=None, max_size=None) as socket:
+            yield Tab(socket)
+    finally:
+        process.terminate()
+        process.wait(STOP_SECONDS)
+
+
+def _address_of_tab(folder: Path) -> str:
+    told, deadline = folder / "DevToolsActivePort", time.monotonic() + START_SECONDS
+    while not told.exists() or "\n" not in told.read_text():
+        assert time.monotonic() < deadline, (folder.parent / "browser.log").read_text()
+        time.sleep(POLL_SECONDS)
+    port = told.read_text().split()[0]
+    tabs = httpx.get(f"http://127.0.0.1:{port}/json/list", trust_env=False, timeout=START_SECONDS).json()
+    address: str = next(tab["webSocketDebuggerUrl"] for tab in tabs if tab["type"] == "page")
+    return address
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("admin") / "data") as running:
+        yield running
+
+
+def enter(client: httpx.Client, token: str = ADMIN_TOKEN) -> httpx.Response:
+    return client.post("/admin", data={"token": token})
+
+
+def test_a_key_that_another_client_sets_appears_and_the_page_edits_it(server: Server, tmp_path: Path) -> None:
+    with joined(server, "watched") as writer, browsing(tmp_path / "profile") as tab:
+        tab.open(f"{server.url}/admin")
+        tab.run(f"document.getElementById('token').value = {ADMIN_TOKEN!r}; document.forms[0].requestSubmit()")
+        tab.until("document.querySelector('a[href=\"/admin/instances/watched\"]') !== null")
+        assert tab.run("document.cookie") == ""
+        tab.open(f"{server.url}/admin/instances/watched")
+        tab.until("document.getElementById('state').textContent === 'live'")
+        writer.say("set", key="greeting", value="<b>hello</b>", timestamp=1)
+        tab.until("document.querySelector('[data-key=greeting] textarea')?.value === '<b>hello</b>'")
+        tab.until("document.getElementById('history').innerText.includes('dev-user')")
+        writer.until("key_updated")
+        tab.run(
+            "document.querySelector('[data-key=greeting] textarea').value = 'goodbye';"
+            "document.querySelector('[data-key=greeting] button').click()"
+        )
+        assert writer.until("key_updated")[-1]["value"] == "goodbye"
+        tab.until("document.getElementById('history').innerText.includes('operator')")
+
+
+def test_the_cookie_is_not_the_token_and_belongs_to_this_page(server: Server) -> None:
+    with server.client() as client:
+        said = enter(client)
+        assert (said.status_code, said.headers["location"]) == (303, "/admin")
+        cookie = said.headers["set-cookie"]
+        assert ADMIN_TOKEN not in cookie
+        assert {"HttpOnly", "SameSite=strict", "Path=/admin"} <= set(cookie.split("; "))
+        page = client.get("/admin")
+    assert page.status_code == 200
+    assert "<svg" in page.text
+    assert "unsafe" not in page.headers["content-security-policy"]
+
+
+def test_a_wrong_token_and_a_forged_or_ended_cookie_open_nothing(server: Server) -> None:
+    with server.client() as client:
+        assert enter(client, "wrong").status_code == 401
+        assert not client.cookies
+        until, _, signature = enter(client).cookies["admin"].partition(".")
+        client.cookies.clear()
+        for forged in (f"{until}.{'0' * 64}", f"{int(until) + 1}.{signature}", f"1.{signature}", until, ""):
+            with server.client(Cookie=f"admin={forged}") as thief:
+                assert thief.get("/admin").status_code == 401
+                assert thief.post("/admin/ws-token", json={"instanceId": "watched"}).status_code == 401
+
+
+def test_the_cookie_gives_tickets_to_its_own_origin_only(server: Server) -> None:
+    asked = {"instanceId": "ticketed"}
+    with joined(server, "ticketed"), server.client() as client:
+        enter(client)
+        for origin in ("https://elsewhere.example", "null", "http://[", ""):
+            assert client.post("/admin/ws-token", json=asked, headers={"Origin": origin}).status_code == 403
+        assert client.post("/admin/ws-token", json=asked).status_code == 403
+        given = client.post("/admin/ws-token", json=asked, headers={"Origin": server.url})
+        assert (given.status_code, given.json()["permission"]) == (200, "admin")
+        elsewhere = client.post("/api/projects", json={"name": "x"}, headers={"Authorization": "Bearer ak_wrong"})
+        assert elsewhere.status_code == 401
+
+
+def test_what_others_wrote_is_text_on_the_page(server: Server) -> None:
+    with joined(server, "hostile") as writer, server.client() as client:
+        writer.say("set", key="<script>key", value="<script>value", timestamp=1)
+        writer.until("key_updated")
+        enter(client)
+        page = client.get("/admin/instances/hostile").text
+    assert "&lt;script&gt;key" in page
+    assert "&lt;script&gt;value" in page
+    assert "<script>" not in page
+
+
+def test_an_instance_that_is_not_there_is_not_found(server: Server) -> None:
+    with server.client() as client:
+        enter(client)
+        assert client.get("/admin/instances/nowhere").status_code == 404
+        assert client.get("/admin/instances/nowhere/history").status_code == 404
+
+
+def test_leaving_ends_the_cookie(server: Server) -> None:
+    with server.client() as client:
+        enter(client)
+        assert client.post("/admin/leave", headers={"Origin": server.url}).status_code == 303
+        assert client.get("/admin").status_code == 401
+
+
+def test_the_plot_draws_each_day_in_proportion_and_today_at_the_right() -> None:
+    now = 20_000 * DAY_MS + 5
+    drawn = admin_plot.draw([Day(19_990 * DAY_MS, 500, 1, 0), Day(20_000 * DAY_MS, 1_000, 2, 1_500_000)], now)
+    bars = re.findall(r'<rect x="(\d+)" y="\d+" width="\d+" height="(\d+)"', drawn)
+    right = (admin_plot.DAYS - 1) * admin_plot.STEP
+    assert [int(height) for _, height in bars] == [admin_plot.HEIGHT // 2, admin_plot.HEIGHT]
+    assert right <= int(bars[1][0]) < right + admin_plot.STEP
+    assert "1,000 tokens, 2 events, $1.50" in drawn
+
+
+def test_every_instance_is_on_one_of_the_pages(server: Server) -> None:
+    with server.client() as client:
+        project = client.post("/api/projects", json={"name": "many"}).json()["id"]
+        path = f"/api/projects/{project}/instances"
+        made = {client.post(path, json={"name": f"n{number}"}).json()["id"] for number in range(INSTANCES_PAGE + 1)}
+        enter(client)
+        seen, address = set(), "/admin"
+        while address:
+            page = client.get(address).text
+            found = re.findall(r'href="/admin/instances/([^"]+)"', page)
+            assert 0 < len(found) <= INSTANCES_PAGE
+            seen |= set(found)
+            following = re.search(r'href="(/admin\?after=[^#"]+)[^>]*>Next', page)
+            address = following[1] if following else ""
+    assert made <= seen
+
+
+def test_history_goes_on_where_a_page_ends(server: Server) -> None:
+    with joined(server, "long") as writer, server.client() as client:
+        for number in range(60):
+            writer.say("set", key="counter", value=number, timestamp=1)
+        writer.settle()
+        enter(client)
+        newest = client.get("/admin/instances/long").text
+        older = re.search(r'href="([^"#]+)[^"]*">Older', newest)
+        assert older is not None
+        rest = client.get(older[1]).text
+    told = [int(seq) for page in (newest, rest) for seq in re.findall(r'data-head="Seq"><div>(\d+)', page)]
+    assert told == list(range(60, 0, -1))
