@@ -81,6 +81,13 @@ def test_the_operators_commands_work_beside_the_server(tree: Path) -> None:
     assert "starter" in said
 
 
+def test_the_first_use_of_a_live_instance_ends_in_its_history(tree: Path) -> None:
+    answers = [json.loads(line) for line in re.findall(r"\{.*?\}(?=\{\"|\s*$)", run(tree, BLOCKS[3]), re.DOTALL)]
+    entry, history = answers
+    assert (entry["key"], entry["value"]) == ("greeting", "hello")
+    assert [(line["op"], line["key"]) for line in history["history"]] == [("set", "greeting")]
+
+
 def test_every_place_that_the_map_names_is_there() -> None:
     named = re.findall(r"^\| `([\w./]+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert len(named) > 8
