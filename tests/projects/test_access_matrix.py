@@ -79,6 +79,15 @@ PATCH  /api/webhooks/{id}                                  200   200    403    4
 DELETE /api/webhooks/{id}                                  200   200    403    403    403      404    401      404    401     401       404     401      200
 GET    /api/webhooks/{id}/deliveries                       200   200    403    403    403      404    401      404    401     401       404     401      200
 POST   /api/webhooks/{id}/deliveries/{deliveryId}/replay   200   200    403    403    403      404    401      404    401     401       404     401      200
+GET    /api/instances/{id}/keys                            200   200    200    200    200      200    200      404    401     401       404     401      200
+GET    /api/instances/{id}/keys/{key}                      404   404    404    404    404      404    404      404    401     401       404     401      404
+PUT    /api/instances/{id}/keys/{key}                      201   201    201    403    201      201    401      404    401     401       404     401      201
+DELETE /api/instances/{id}/keys/{key}                      404   404    404    403    404      404    401      404    401     401       404     401      404
+GET    /api/instances/{id}/history                         200   200    200    200    200      200    200      404    401     401       404     401      200
+POST   /api/instances/{id}/revert                          200   200    200    403    200      200    401      404    401     401       404     401      200
+POST   /api/instances/{id}/undo                            404   404    404    403    404      404    401      404    401     401       404     401      404
+GET    /api/instances/{id}/export                          200   200    200    200    200      200    200      404    401     401       404     401      200
+POST   /api/instances/{id}/import                          200   200    200    403    200      200    401      404    401     401       404     401      200
 POST   /api/ws-token                                       200   200    200    200    200      200    200      404    401     401       404     401      200
 GET    /admin/do/{id}                                      403   403    403    403    403      401    401      403    401     401       401     401      200
 """  # noqa: E501
@@ -105,6 +114,10 @@ BODIES: dict[str, Any] = {
     "POST /api/webhooks": {"url": URL, "events": ["key.created"], "projectId": "{project}"},
     "PUT /api/webhooks/{id}": {"events": ["key.deleted"]},
     "PATCH /api/webhooks/{id}": {"events": ["key.deleted"]},
+    "PUT /api/instances/{id}/keys/{key}": {"value": 1},
+    "POST /api/instances/{id}/revert": {"seq": 0},
+    "POST /api/instances/{id}/undo": {"actor": "{stranger}"},
+    "POST /api/instances/{id}/import": {"greeting": {"value": 1}},
     "POST /api/delegates/{id}/grants": {"instanceId": "{instance}", "permission": "read"},
 }
 # What `{id}` is, by the first word behind /api/.
@@ -137,6 +150,7 @@ class World(NamedTuple):
     delegate: str
     secretId: str
     instanceId: str
+    key: str
     webhook: str
     deliveryId: str
     userId: str
@@ -245,6 +259,7 @@ def build(tx: Transaction, people: dict[str, Person], cell: Cell) -> World:
         delegate=delegate,
         secretId=secret.secret_id,
         instanceId=project.defaultInstanceId,
+        key="greeting",
         webhook=webhook,
         deliveryId=f"delivery-{webhook}",
         userId=people["victim"].clerk_id,
