@@ -141,7 +141,7 @@ async def _open(
         "entrance": entrance,
         "hubs": hubs,
         "tickets": Tickets(settings.jwt_secrets),
-        "rooms": Rooms(db, hubs, entrance, dev_user, settings.region),
+        "rooms": Rooms(db, hubs, entrance, dev_user, settings.regions.region),
         "clerk_api": clerk_api,
         "outbound": outbound,
         "description": Description(ROUTES),

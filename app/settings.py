@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from app.regions import DURABLE_ALL, DURABLE_CORE, DURABLE_OFF, Regions, read_regions
+
 DEVELOPMENT = "development"
 PRODUCTION = "production"
 
@@ -64,9 +66,10 @@ class Settings:
     port: int = 8787
     data_dir: Path = Path("data")
     database_path: Path = Path("data/core.db")
+    ledger_path: Path = Path("data/ledger.db")
+    machine_path: Path = Path("data/machine.db")
     instances_dir: Path = Path("data/instances")
-    region: str = "local"
-    machine: str | None = None
+    regions: Regions = field(default_factory=Regions)
     behind_fly: bool = False
     allowed_origins: tuple[str, ...] = ()
     admin_token: str | None = field(default=None, repr=False)
@@ -78,6 +81,9 @@ class Settings:
     clerk_named: bool = False
     dev_user_forced: bool = False
     outbound_allow: tuple[str, ...] = ()
+    backup_url: str | None = None
+    backup_socket: Path = Path("data/litestream.sock")
+    durable_ack: str = DURABLE_OFF
     log_level: str = "info"
 
     @property
@@ -99,15 +105,17 @@ def read_settings(environ: Mapping[str, str] = os.environ, **given: object) -> S
     data_dir, database_path = _paths(reader, given.get("data_dir"))
     frontend = reader.parts("FRONTEND_URL") + reader.parts("EXTENSION_URL")
     listed = (*_with_www(frontend), "http://localhost:3000", "http://localhost:5173")
+    regions, regional = read_regions(reader.text, reader.parts, reader.number)
     settings = Settings(
         environment=reader.text("ENVIRONMENT") or DEVELOPMENT,
         host=str(given.get("host") or reader.text("HOST") or "127.0.0.1"),
         port=reader.number("PORT", 8787) if given.get("port") is None else int(str(given["port"])),
         data_dir=data_dir,
         database_path=database_path,
+        ledger_path=Path(reader.text("LEDGER_PATH") or data_dir / "ledger.db"),
+        machine_path=data_dir / "machine.db",
         instances_dir=Path(reader.text("INSTANCES_DIR") or data_dir / "instances"),
-        region=reader.text("FLY_REGION") or "local",
-        machine=reader.text("FLY_MACHINE_ID"),
+        regions=regions,
         behind_fly=reader.text("FLY_MACHINE_ID") is not None,
         allowed_origins=reader.parts("ALLOWED_ORIGINS") or listed,
         admin_token=reader.text("ADMIN_TOKEN"),
@@ -130,9 +138,12 @@ def read_settings(environ: Mapping[str, str] = os.environ, **given: object) -> S
         clerk_named=any(name.startswith("CLERK_") and value for name, value in environ.items()),
         dev_user_forced=reader.flag("DEV_USER"),
         outbound_allow=reader.parts("OUTBOUND_ALLOW"),
+        backup_url=reader.text("LITESTREAM_REPLICA_URL"),
+        backup_socket=Path(reader.text("LITESTREAM_SOCKET") or data_dir / "litestream.sock"),
+        durable_ack=reader.text("DURABLE_ACK") or DURABLE_OFF,
         log_level=(reader.text("LOG_LEVEL") or "info").lower(),
     )
-    problems = list(dict.fromkeys(_problems(settings, reader) + reader.problems))
+    problems = list(dict.fromkeys(_problems(settings, reader) + regional + reader.problems))
     if problems:
         raise SettingsError(problems)
     return settings
@@ -194,6 +205,10 @@ def _problems(settings: Settings, reader: _Reader) -> list[str]:
         problems.append(f"ENVIRONMENT: expected development, test, staging or production, got {settings.environment!r}")
     if settings.log_level not in ("debug", "info", "warning", "error"):
         problems.append(f"LOG_LEVEL: expected debug, info, warning or error, got {settings.log_level!r}")
+    if settings.durable_ack not in (DURABLE_OFF, DURABLE_CORE, DURABLE_ALL):
+        problems.append(f"DURABLE_ACK: expected off, core or all, got {settings.durable_ack!r}")
+    if settings.durable_ack != DURABLE_OFF and not settings.backup_url:
+        problems.append("DURABLE_ACK needs LITESTREAM_REPLICA_URL")
     for network in settings.outbound_allow:
         try:
             ipaddress.ip_network(network)

@@ -22,6 +22,7 @@ MOST_LINES = 300
 # Who may import whom: each line only those above it, and the rooms of one line not each other.
 ORDER = (
     ("errors",),
+    ("regions",),
     ("settings",),
     ("edge",),
     ("identity",),

@@ -1,20 +1,58 @@
-"""Node: this machine, where it stands, and whether it is the primary."""
+"""Node: this machine, where it stands, whether it is the primary, and how far its core has come."""
 
+import asyncio
 import secrets
-from typing import NamedTuple
 
+from app.edge.transaction import Position
 from app.settings import Settings
 
 
-class Node(NamedTuple):
-    """A machine alone is its own primary and never lags."""
+class Node:
+    """What the adapters of `replication` keep up to date. A machine alone is its own primary and never lags.
 
-    region: str
-    machine: str
-    is_primary: bool = True
-    lag_ms: int = 0
+    `lag_ms` is how far the core here is behind the primary's; None while that is not known.
+    """
+
+    def __init__(self, region: str, machine: str, *, is_primary: bool = True) -> None:
+        self.region = region
+        self.machine = machine
+        self.is_primary = is_primary
+        self.lag_ms: int | None = 0
+        self.position: Position | None = None
+        self._waiters: list[tuple[Position, asyncio.Future[None]]] = []
+
+    def advance(self, position: Position) -> None:
+        """The core has come to `position`: wake who waits for it."""
+        self.position = position
+        for wanted, future in self._waiters:
+            if self.has(wanted) and not future.done():
+                future.set_result(None)
+        self._waiters = [waiter for waiter in self._waiters if not waiter[1].done()]
+
+    def has(self, position: Position) -> bool:
+        """Whether what was committed at `position` can be read here. Of another epoch only the primary can tell."""
+        if self.is_primary:
+            return True
+        here = self.position
+        return here is not None and here.epoch == position.epoch and here.sequence >= position.sequence
+
+    async def wait_for(self, position: Position, seconds: float) -> bool:
+        """Wait until it can be read here; False when it cannot within `seconds`."""
+        if self.has(position):
+            return True
+        waiter = position, asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            async with asyncio.timeout(seconds):
+                await waiter[1]
+        except TimeoutError:
+            return False
+        finally:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+        return True
 
 
 def single(settings: Settings) -> Node:
     """The one node of `REPLICATION=none`."""
-    return Node(region=settings.region, machine=settings.machine or secrets.token_hex(4))
+    return Node(settings.regions.region, settings.regions.machine or secrets.token_hex(4))

@@ -51,7 +51,7 @@ class Addresses(msgspec.Struct):
 
 
 class HealthView(msgspec.Struct):
-    """`lagMs` is how far this machine is behind the primary."""
+    """`lagMs` is how far this machine is behind the primary; null while that is not known."""
 
     status: str
     environment: str
@@ -63,7 +63,7 @@ class HealthView(msgspec.Struct):
     region: str
     machine: str
     primary: bool
-    lagMs: int
+    lagMs: int | None
 
 
 @operation(answer=ServiceView)
