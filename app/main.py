@@ -30,6 +30,7 @@ from app.identity.authenticator import Authenticator
 from app.identity.clerk import ClerkTokens
 from app.instances.connection import Rooms
 from app.instances.hubs import Hubs
+from app.instances.store import Retention
 from app.instances.tickets import Tickets
 from app.ops.description import Description
 from app.projects import delegates, instances, webhooks
@@ -115,7 +116,8 @@ async def _open(
         await db.write(instances.discard_unfinished)
     stack.push_async_callback(_write_uses, db, authenticator, entrance)
 
-    hubs = Hubs(db, settings.instances_dir)
+    retention = Retention(settings.history_days, settings.history_changes)
+    hubs = Hubs(db, settings.instances_dir, retention)
     hubs.listen(feed)
     stack.push_async_callback(hubs.close)
     dev_user = await db.read(identity_queries.find_account, users.DEV_USER) if settings.dev_user else None

@@ -69,6 +69,8 @@ class Settings:
     ledger_path: Path = Path("data/ledger.db")
     machine_path: Path = Path("data/machine.db")
     instances_dir: Path = Path("data/instances")
+    history_days: int = 30
+    history_changes: int = 100_000
     regions: Regions = field(default_factory=Regions)
     behind_fly: bool = False
     allowed_origins: tuple[str, ...] = ()
@@ -115,6 +117,8 @@ def read_settings(environ: Mapping[str, str] = os.environ, **given: object) -> S
         ledger_path=Path(reader.text("LEDGER_PATH") or data_dir / "ledger.db"),
         machine_path=data_dir / "machine.db",
         instances_dir=Path(reader.text("INSTANCES_DIR") or data_dir / "instances"),
+        history_days=reader.number("HISTORY_DAYS", 30),
+        history_changes=reader.number("HISTORY_CHANGES", 100_000),
         regions=regions,
         behind_fly=reader.text("FLY_MACHINE_ID") is not None,
         allowed_origins=reader.parts("ALLOWED_ORIGINS") or listed,
@@ -209,6 +213,8 @@ def _problems(settings: Settings, reader: _Reader) -> list[str]:
         problems.append(f"DURABLE_ACK: expected off, core or all, got {settings.durable_ack!r}")
     if settings.durable_ack != DURABLE_OFF and not settings.backup_url:
         problems.append("DURABLE_ACK needs LITESTREAM_REPLICA_URL")
+    if not settings.history_days or not settings.history_changes:
+        problems.append("HISTORY_DAYS and HISTORY_CHANGES: expected at least 1")
     for network in settings.outbound_allow:
         try:
             ipaddress.ip_network(network)

@@ -1,7 +1,6 @@
 """Database: one SQLite file, with one writer thread and readers beside it."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
 from pathlib import Path
@@ -19,30 +18,12 @@ __all__ = ["Connection", "Database", "Group", "Position", "Row", "Transaction", 
 T = TypeVar("T")
 
 READ_SECONDS = 2.0
-PROGRESS_STEPS = 20_000
 SCAN_PAGE_ROWS = 1_000
 SCAN_CONNECTIONS = 2
 SCAN_WAIT_SECONDS = 8.0
 
 # The position of the last commit that the running request waited for; `http` makes it `X-Txid`.
 written_position: ContextVar[Position | None] = ContextVar("written_position", default=None)
-
-
-class _Deadline:
-    """Ends a statement that runs past it: SQLite asks every PROGRESS_STEPS instructions."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._until = float("inf")
-
-    def restart(self) -> None:
-        self._until = time.monotonic() + self._seconds
-
-    def lift(self) -> None:
-        self._until = float("inf")
-
-    def passed(self) -> int:
-        return time.monotonic() > self._until
 
 
 class Database:
@@ -54,16 +35,16 @@ class Database:
     def __init__(self, path: Path, committed: Callable[[Group], None] = lambda group: None) -> None:
         self.path = path
         self.writer = Writer(path, committed)
-        self._deadline = _Deadline(READ_SECONDS)
+        self._deadline = sqlite.Deadline(READ_SECONDS)
         self._reader: Connection | None = None
         self._scanners: list[aiosqlite.Connection] = []
         self._scan_slots = asyncio.Semaphore(SCAN_CONNECTIONS)
-        self._scan_deadlines: dict[aiosqlite.Connection, _Deadline] = {}
+        self._scan_deadlines: dict[aiosqlite.Connection, sqlite.Deadline] = {}
 
     def open(self) -> None:
         self.writer.start()
         raw = sqlite.connect(self.path, read_only=True)
-        raw.set_progress_handler(self._deadline.passed, PROGRESS_STEPS)
+        raw.set_progress_handler(self._deadline.passed, sqlite.PROGRESS_STEPS)
         self._reader = Connection(raw)
 
     async def close(self) -> None:
@@ -153,8 +134,8 @@ class Database:
             raise Unavailable(f"No list could be read within {SCAN_WAIT_SECONDS:g} s") from error
 
     async def _open_scanner(self) -> aiosqlite.Connection:
-        deadline = _Deadline(READ_SECONDS)
+        deadline = sqlite.Deadline(READ_SECONDS)
         scanner = await aiosqlite.Connection(lambda: sqlite.connect(self.path, read_only=True), iter_chunk_size=64)
-        await scanner.set_progress_handler(deadline.passed, PROGRESS_STEPS)
+        await scanner.set_progress_handler(deadline.passed, sqlite.PROGRESS_STEPS)
         self._scan_deadlines[scanner] = deadline
         return scanner

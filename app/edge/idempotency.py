@@ -70,19 +70,49 @@ async def write_once(
     Unprocessable with another body, Conflict while the first is running. A `secret` answer is not kept: its
     repeat has no effect and is a Conflict.
     """
-    held = find_header(request, b"idempotency-key")
-    if held is None:
+    key = find_name(request, principal)
+    if key is None:
         value = await db_of(request).write(job, *args)
         return Once(json_response(value, status), value)
+    running: Running = request.scope["state"]["running"]
+    async with running.only(key):
+        answer, value = await db_of(request).write(_run_once, key, hash_of(body), status, job, args, now_ms(), secret)
+    return Once(JsonResponse(answer.body, answer.status), value)
+
+
+def find_name(request: Request, principal: str) -> str | None:
+    """What a request with an `Idempotency-Key` is remembered under: its principal, method, path and key. Invalid."""
+    held = find_header(request, b"idempotency-key")
+    if held is None:
+        return None
     header = held.decode("latin-1")
     if not 1 <= len(header) <= KEY_CHARACTERS:
         raise Invalid(f"Idempotency-Key: expected 1 to {KEY_CHARACTERS} characters, got {len(header)}")
-    key = _digest(principal, request.method, request.url.path, header).hex()
-    running: Running = request.scope["state"]["running"]
-    async with running.only(key):
-        asked = hashlib.blake2b(body, digest_size=16).digest()
-        answer, value = await db_of(request).write(_run_once, key, asked, status, job, args, now_ms(), secret)
-    return Once(JsonResponse(answer.body, answer.status), value)
+    return hash_of("\0".join((principal, request.method, request.url.path, header)).encode()).hex()
+
+
+def hash_of(*parts: bytes) -> bytes:
+    """What requests are told apart by."""
+    hashed = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        hashed.update(part)
+    return hashed.digest()
+
+
+def keep(answer: Answer, *, secret: bool = False) -> bytes:
+    """An answer as it is stored: its body only where it is neither secret nor too large."""
+    kept = not secret and len(answer.body) <= ANSWER_BYTES
+    return msgspec.msgpack.encode(answer if kept else Answer(NOT_KEPT, b"", answer.request_hash))
+
+
+def recall(stored: bytes, asked: bytes) -> Answer:
+    """The first answer. Unprocessable for another request, Conflict where it was not kept."""
+    answer = msgspec.msgpack.decode(stored, type=Answer)
+    if answer.request_hash != asked:
+        raise Unprocessable("This Idempotency-Key was used with another body")
+    if answer.status == NOT_KEPT:
+        raise Conflict("This Idempotency-Key was answered before, with what is not kept (a secret, or too large)")
+    return answer
 
 
 def _run_once(
@@ -97,18 +127,8 @@ def _run_once(
 ) -> tuple[Answer, Any]:
     stored = expiring.find(tx, KIND, key, now_ms=now)
     if stored is not None:
-        answer = msgspec.msgpack.decode(stored, type=Answer)
-        if answer.request_hash != asked:
-            raise Unprocessable("This Idempotency-Key was used with another body")
-        if answer.status == NOT_KEPT:
-            raise Conflict("This Idempotency-Key was answered before, with what is not kept (a secret, or too large)")
-        return answer, None
+        return recall(stored, asked), None
     value = job(tx, *args)
     answer = Answer(status, encode_json(value), asked)
-    kept = Answer(NOT_KEPT, b"", asked) if secret or len(answer.body) > ANSWER_BYTES else answer
-    expiring.put(tx, KIND, key, msgspec.msgpack.encode(kept), until_ms=now + KEPT_MS)
+    expiring.put(tx, KIND, key, keep(answer, secret=secret), until_ms=now + KEPT_MS)
     return answer, value
-
-
-def _digest(*parts: str) -> bytes:
-    return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).digest()

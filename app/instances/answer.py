@@ -1,4 +1,4 @@
-"""The answer: what a member hears of its own frame, beside what everybody hears of the change."""
+"""The answer: what who asked is told of its own changes, beside what everybody hears of them."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,19 @@ from app.instances.member import Member
 from app.instances.protocol import NO_PERMISSION, PARSE_ERROR, TOO_LARGE, UNAVAILABLE, Clear, Delete, Set
 
 
-def answer(member: Member, ask: Ask, outcome: Result | AppError, state: State, now: int) -> None:
+def answer(ask: Ask, outcome: Result | AppError, state: State, now: int) -> None:
+    """The outcome to a call that waits for it, frames to a member."""
+    if ask.member is not None:
+        _tell(ask.member, ask, outcome, state, now)
+    elif ask.future is None or ask.future.done():
+        return
+    elif isinstance(outcome, AppError):
+        ask.future.set_exception(outcome)
+    else:
+        ask.future.set_result(outcome)
+
+
+def _tell(member: Member, ask: Ask, outcome: Result | AppError, state: State, now: int) -> None:
     """An acknowledgement, or what its key really holds and why it was refused."""
     if isinstance(outcome, Result):
         _acknowledge(member, ask, outcome, state.seq, now)

@@ -229,10 +229,12 @@ class Connection:
             self._socket, caller, admitted.cap, self._allowance, echo=wish.echo, prefix=wish.prefix, tag=wish.tag
         )
         async with self._rooms.hubs.use(wish.instance_id) as hub:
+            # Who only says anew who it is has heard all that was to be heard since then.
+            since = wish.since if self._member is None else None
             if self._member is not None:
                 hub.audience.leave(self._member)
             self._hub, self._member = hub, member
-            await hub.join(member, wish.since)
+            await hub.join(member, since)
             # What was taken away before the hub knew of this member, nobody has told it.
             await self._rooms.hubs.review(hub, member)
             if self._ended:

@@ -133,7 +133,7 @@ class Draft:
             for change in changes:
                 made = self._make(change, by)
                 if made is not None:
-                    self._tell(made._replace(op_id=op_id, turn_id=turn_id), by, sender)
+                    self._tell(made._replace(op_id=op_id, turn_id=turn_id), sender)
         except AppError:
             self._changed, self._cleared, self._count, self.seq, self.bytes = mark
             del self.told[told:], self.events[owed:]
@@ -168,7 +168,7 @@ class Draft:
         self.seq += 1
         made = msgspec.structs.replace(made, seq=self.seq)
         self._changed[change.key] = made
-        return Record(self.seq, self.now, "set", change.key, made, stored, by.actor)
+        return Record(self.seq, self.now, "set", change.key, made, stored, by.actor, by.public_id)
 
     def _delete(self, change: Delete, by: Caller) -> Record | None:
         stored = self.get(change.key)
@@ -182,7 +182,7 @@ class Draft:
         self._count -= 1
         self.bytes -= entry.size(stored)
         self._changed[change.key] = None
-        return Record(self.seq, self.now, "delete", change.key, None, stored, by.actor)
+        return Record(self.seq, self.now, "delete", change.key, None, stored, by.actor, by.public_id)
 
     def _clear(self, by: Caller) -> Record | None:
         if by.level < Level.ADMIN:
@@ -193,7 +193,7 @@ class Draft:
         self.seq += 1
         self._count = self.bytes = 0
         self._changed, self._cleared = {}, True
-        return Record(self.seq, self.now, "clear", None, None, None, by.actor, removed=removed)
+        return Record(self.seq, self.now, "clear", None, None, None, by.actor, by.public_id, removed=removed)
 
     def _check_may_write(self, by: Caller, key: str) -> None:
         if by.level < Level.WRITE:
@@ -217,16 +217,16 @@ class Draft:
             raise Refusal(TOO_LARGE, f"Instance too large: {total} bytes (max: {INSTANCE_BYTES})", made.key)
         return total
 
-    def _tell(self, record: Record, by: Caller, sender: str | None) -> None:
-        self.told.append(Told(record, frame_of(record, by.public_id), sender))
+    def _tell(self, record: Record, sender: str | None) -> None:
+        self.told.append(Told(record, frame_of(record), sender))
         if self._tells:
             self.events.append(_event_of(record))
 
 
-def frame_of(record: Record, public_id: str) -> bytes:
+def frame_of(record: Record) -> bytes:
     """A change as clients hear it; an AI's is the system's, and says on whose behalf."""
     actor = record.actor if record.actor.kind == AI else None
-    by = SYSTEM if record.actor.kind in (AI, SYSTEM) else public_id
+    by = SYSTEM if record.actor.kind in (AI, SYSTEM) else record.public_id
     if record.entry is not None:
         return protocol.key_updated(record.entry, by, actor)
     if record.key is not None:

@@ -25,7 +25,7 @@ class Asked(NamedTuple):
     actor: str | None
     turn_id: str | None
     op_id: str | None
-    since: int
+    since: int | None
 
 
 class Undone(NamedTuple):
@@ -46,21 +46,23 @@ async def read_page(hub: Hub, key: str | None, actor: str | None, since: int, be
     return await hub.read_file(history_queries.list_told, key, actor, since, below, limit, PAGE_BYTES)
 
 
-async def plan_revert(hub: Hub, entries: Sequence[Entry], seq: int) -> list[Change]:
+async def plan_revert(hub: Hub, entries: Mapping[str, Entry], seq: int) -> list[Change]:
     """What makes it again as it was after `seq`. NotFound for a change that is yet to come, Gone for an old one."""
     if seq > hub.seq:
         raise NotFound(NO_CHANGE)
     check_told(hub, seq)
-    return _restored(await hub.read_file(history_queries.list_before, seq), {held.key: held for held in entries})
+    return _restored(await hub.read_file(history_queries.list_before, seq), entries)
 
 
-async def plan_undo(hub: Hub, entries: Sequence[Entry], asked: Asked) -> Undone:
+async def plan_undo(hub: Hub, entries: Mapping[str, Entry], asked: Asked) -> Undone:
     """What takes back the changes that are asked for, key by key down to the last change of somebody else."""
-    return await hub.read_file(_undo, {held.key: held for held in entries}, asked)
+    if asked.since is not None:
+        check_told(hub, asked.since)
+    return await hub.read_file(_undo, entries, asked)
 
 
 def _undo(raw: Any, stored: Mapping[str, Entry], asked: Asked) -> Undone:
-    steps = history_queries.list_steps(raw, asked.actor, asked.turn_id, asked.op_id, asked.since)
+    steps = history_queries.list_steps(raw, asked.actor, asked.turn_id, asked.op_id, asked.since or 0)
     if not any(mine for _, _, mine in steps):
         raise NotFound(NO_CHANGE)
     first, skipped = _first_steps(raw, steps)
@@ -97,17 +99,16 @@ def _restored(held: Sequence[Before], stored: Mapping[str, Entry]) -> list[Chang
     sets: list[tuple[int, Set]] = []
     for before in held:
         there = stored.get(before.key)
-        known = there.seq if there is not None else 0
         expired = before.expires_at_ms is not None and before.expires_at_ms <= now
         if before.value is not None and before.attributes is not None and not expired:
             grown = len(before.value) - (memoryview(there.value).nbytes if there is not None else 0)
-            sets.append((grown, _set_of(before, known)))
+            sets.append((grown, _set_of(before)))
         elif there is not None:
-            gone.append(Delete(before.key, known))
+            gone.append(Delete(before.key))
     return [*gone, *(change for _, change in sorted(sets, key=lambda sized: sized[0]))]
 
 
-def _set_of(before: Before, known: int) -> Set:
+def _set_of(before: Before) -> Set:
     attributes = msgspec.json.decode(before.attributes or "{}", type=dict[str, object])
     value = msgspec.Raw((before.value or "null").encode())
-    return Set(before.key, value, attributes, known, expires_at=before.expires_at_ms or NEVER_MS)
+    return Set(before.key, value, attributes, expires_at=before.expires_at_ms or NEVER_MS)

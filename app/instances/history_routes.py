@@ -1,34 +1,36 @@
 """The endpoints of history: reading it, going back to a change, and undoing somebody's changes."""
 
+from collections.abc import Mapping
 from urllib.parse import urlencode
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.edge.http import find_query, json_response, query_int, read_json
+from app.edge.http import decode_json, find_query, query_int, read_body
 from app.edge.openapi import Query, operation
-from app.errors import Conflict, Invalid
+from app.errors import Invalid
 from app.instances import history
+from app.instances.entry import Entry
 from app.instances.history import Asked
+from app.instances.hub import Hub
 from app.instances.protocol import Whole
 from app.instances.queries import Told
 from app.instances.rest import (
     READ_ERRORS,
     WRITE_ERRORS,
+    Planned,
     enter_instance,
     etag_of,
     etag_response,
+    hash_of,
     hubs_of,
-    make,
-    operation_of,
+    make_planned,
 )
 from app.projects.access import Level
 from app.projects.project_routes import CREDENTIALS
 
 CHANGES, MOST_CHANGES = 100, 1_000
-# How often a plan is made anew because a key of it was changed meanwhile.
-ATTEMPTS = 5
 _BEGINNING = (1 << 53) - 1
 
 
@@ -144,18 +146,14 @@ async def show(request: Request) -> Response:
 async def revert(request: Request) -> Response:
     """Make the whole instance as it was after a change, by new changes."""
     entered = await enter_instance(request, Level.WRITE)
-    form = await read_json(request, Revert)
-    async with hubs_of(request).use(entered.instance.id) as hub:
-        for attempt in range(1, ATTEMPTS + 1):
-            entries, _ = await hub.entries()
-            changes = await history.plan_revert(hub, entries, form.seq)
-            try:
-                result = await make(hub, changes, entered.caller, operation_of(request))
-                break
-            except Conflict:
-                if attempt == ATTEMPTS:
-                    raise
-    return json_response(Reverted(result.changed, result.seq))
+    body = await read_body(request)
+    form = decode_json(body, Revert)
+
+    async def plan(hub: Hub, entries: Mapping[str, Entry]) -> Planned:
+        changes = await history.plan_revert(hub, entries, form.seq)
+        return Planned(changes, lambda result: Reverted(result.changed, result.seq))
+
+    return await make_planned(request, entered, hash_of(request, body), plan)
 
 
 @operation(
@@ -169,23 +167,17 @@ async def revert(request: Request) -> Response:
 async def undo(request: Request) -> Response:
     """Take back changes of one actor, turn or operation, and leave what somebody else has changed since."""
     entered = await enter_instance(request, Level.WRITE)
-    form = await read_json(request, Undo)
+    body = await read_body(request)
+    form = decode_json(body, Undo)
     if form.actor is None and form.turnId is None and form.opId is None:
         raise Invalid("actor, turnId or opId required")
-    async with hubs_of(request).use(entered.instance.id) as hub:
-        if form.sinceSeq is not None:
-            history.check_told(hub, form.sinceSeq)
-        asked = Asked(form.actor, form.turnId, form.opId, form.sinceSeq or 0)
-        for attempt in range(1, ATTEMPTS + 1):
-            entries, _ = await hub.entries()
-            plan = await history.plan_undo(hub, entries, asked)
-            try:
-                result = await make(hub, plan.changes, entered.caller, operation_of(request))
-                break
-            except Conflict:
-                if attempt == ATTEMPTS:
-                    raise
-    return json_response(Undone(result.changed, result.seq, plan.skipped))
+    asked = Asked(form.actor, form.turnId, form.opId, form.sinceSeq)
+
+    async def plan(hub: Hub, entries: Mapping[str, Entry]) -> Planned:
+        found = await history.plan_undo(hub, entries, asked)
+        return Planned(found.changes, lambda result: Undone(result.changed, result.seq, found.skipped))
+
+    return await make_planned(request, entered, hash_of(request, body), plan)
 
 
 def _view(told: Told) -> ChangeView:

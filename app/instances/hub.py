@@ -21,17 +21,16 @@ from app.instances.answer import answer
 from app.instances.audience import Audience
 from app.instances.draft import SYSTEM, Caller, Change, Draft, Refusal, State, Told
 from app.instances.entry import Entry
-from app.instances.mailbox import Ask, Mailbox, Result, Visit
+from app.instances.mailbox import Ask, Mailbox, Result, Visit, Work
 from app.instances.member import Member
 from app.instances.protocol import Delete
-from app.instances.queries import Actor
+from app.instances.queries import Actor, Operation
 from app.instances.resume import Missed, Since, read_missed, retell
-from app.instances.store import Commit, Store
+from app.instances.store import OPERATION_MS, Commit, Store
 from app.projects.access import Level
 
 T = TypeVar("T")
 
-OPERATION_MS = 86_400_000
 # How soon an expiry is tried again whose commit failed.
 EXPIRY_RETRY_MS = 1_000
 GOING_AWAY, GOING_AWAY_REASON = 1012, "Going away"
@@ -119,12 +118,24 @@ class Hub:
         refusal = Refusal(code, message, key)
         self._mailbox.put(Ask((), member.caller, member, op_id, refusal=refusal))
 
-    async def change(
-        self, changes: Sequence[Change], caller: Caller, *, turn_id: str | None = None, op_id: str | None = None
-    ) -> Result:
+    async def change(self, ask: Ask) -> Result:
         """All of the changes or none. Refusal, Invalid, TooLarge, Unavailable."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._mailbox.put(Ask(changes, caller, None, op_id, turn_id, future))
+        self._mailbox.put(ask._replace(future=future))
+        return await future
+
+    async def alone(self, work: Work[T]) -> T:
+        """Run `work` on all that is committed; nothing but what it makes is changed meanwhile."""
+
+        async def run() -> T:
+            await self._turn([])
+            return await work(self._state.entries, self._change_alone)
+
+        return await self._put_visit(run)
+
+    async def _change_alone(self, ask: Ask) -> Result:
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        await self._turn([ask._replace(future=future)])
         return await future
 
     async def visit(self, visit: Callable[[], T]) -> T:
@@ -214,20 +225,21 @@ class Hub:
             self._expires_at_ms = self._next_expiry(retry_at)
         self.audience.hear(told)
         for ask, outcome in zip(asks, outcomes, strict=True):
-            self._answer(ask, outcome, now)
+            answer(ask, outcome, self._state, now)
 
     async def _change(self, asks: list[Ask], now: int) -> tuple[list[Told], list[Result | AppError]]:
         """All that is asked in one commit: what is to be told of it, and what became of each."""
         applied = await self._applied(asks, now)
         draft = Draft(self._state, now, read_only=self.read_only, tells=self.tells)
-        operations: dict[tuple[str, str], int] = {}
+        operations: list[Operation] = []
         outcomes: list[Result | AppError] = []
         for ask in asks:
             outcome = self._apply(draft, ask, applied)
             outcomes.append(outcome)
             name = ask.caller.principal, ask.op_id or ""
             if ask.op_id is not None and isinstance(outcome, Result) and name not in applied:
-                operations[name] = applied[name] = outcome.seq
+                applied[name] = outcome.seq
+                operations.append(Operation(*name, outcome.seq, outcome.kept))
         if draft.told or operations:
             await self._commit(draft, operations, now)
         return draft.told, outcomes
@@ -240,44 +252,30 @@ class Hub:
         return await self.on_thread(self._store.read, queries.find_operations, sorted(named), now - OPERATION_MS)
 
     def _apply(self, draft: Draft, ask: Ask, applied: dict[tuple[str, str], int]) -> Result | AppError:
-        if ask.op_id is not None and ask.refusal is None:
-            before = applied.get((ask.caller.principal, ask.op_id))
-            if before is not None:
-                return Result(before, 0)
         if ask.refusal is not None:
             return ask.refusal
+        before = applied.get((ask.caller.principal, ask.op_id or ""))
         sender = ask.member.id if ask.member is not None else None
-        try:
+
+        def apply() -> Result:
+            if before is not None:
+                return Result(before, 0)
             changed = draft.apply(ask.changes, ask.caller, sender=sender, op_id=ask.op_id, turn_id=ask.turn_id)
+            return Result(draft.seq, changed)
+
+        try:
+            return apply() if ask.around is None else ask.around(draft, apply)
         except AppError as error:
             return error
-        return Result(draft.seq, changed)
 
-    async def _commit(self, draft: Draft, operations: dict[tuple[str, str], int], now: int) -> None:
-        commit = Commit(
-            [told.record for told in draft.told],
-            [(principal, op_id, seq) for (principal, op_id), seq in operations.items()],
-            draft.events,
-            draft.seq,
-            now,
-        )
+    async def _commit(self, draft: Draft, operations: list[Operation], now: int) -> None:
+        commit = Commit([told.record for told in draft.told], operations, draft.events, draft.seq, now)
         self.told_from = await self.on_thread(self._store.write, commit)
         self._state = draft.state()
         expiries = [one.record.entry.expires_at_ms for one in draft.told if one.record.entry is not None]
         self._expires_at_ms = min((at for at in (*expiries, self._expires_at_ms) if at is not None), default=None)
         if draft.events:
             self.owing(self)
-
-    def _answer(self, ask: Ask, outcome: Result | AppError, now: int) -> None:
-        if ask.future is not None:
-            if ask.future.done():
-                return
-            if isinstance(outcome, AppError):
-                ask.future.set_exception(outcome)
-            else:
-                ask.future.set_result(outcome)
-        elif ask.member is not None:
-            answer(ask.member, ask, outcome, self._state, now)
 
     # -- expiry ----------------------------------------------------------------------------------------
 

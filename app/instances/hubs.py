@@ -19,7 +19,7 @@ from app.instances import protocol
 from app.instances.hub import DELETED, DELETED_REASON, GOING_AWAY, GOING_AWAY_REASON, Hub
 from app.instances.member import Member
 from app.instances.relay import Relay
-from app.instances.store import Store, Stores
+from app.instances.store import Retention, Stores
 from app.projects import access, access_queries, instances
 from app.projects.access import NO_INSTANCE, Level
 
@@ -35,9 +35,9 @@ log = structlog.get_logger("hubs")
 class Hubs:
     """One for the process. `OPEN_INSTANCES` files are open at most; the longest unused closes first."""
 
-    def __init__(self, db: Database, folder: Path) -> None:
+    def __init__(self, db: Database, folder: Path, retention: Retention) -> None:
         self._db = db
-        self._stores = Stores(folder)
+        self._stores = Stores(folder, retention)
         self._relay = Relay(db)
         self._open: dict[str, Hub] = {}
         self._opening: dict[str, asyncio.Lock] = {}
@@ -109,7 +109,7 @@ class Hubs:
         if row is None:
             raise NotFound(NO_INSTANCE)
         await self._make_room()
-        store = Store(self._stores.path(instance_id))
+        store = self._stores.store(instance_id)
         hub = Hub(instance_id, store, self._stores.thread_of(instance_id), read_only=row.is_readonly)
         try:
             await hub.start()
@@ -142,7 +142,7 @@ class Hubs:
         if hub is not None:
             hub.audience.close_all(DELETED, DELETED_REASON)
             await self._stop(hub)
-        store = Store(self._stores.path(instance_id))
+        store = self._stores.store(instance_id)
         await asyncio.get_running_loop().run_in_executor(self._stores.thread_of(instance_id), store.delete)
 
     async def _review(self) -> None:

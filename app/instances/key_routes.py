@@ -1,17 +1,21 @@
 """The endpoints of entries: the keys of an instance, with ETags and preconditions."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from app.edge.http import find_header, find_query, json_response, read_json
 from app.edge.openapi import Query, operation
-from app.errors import Conflict, Invalid, NotFound, PreconditionFailed
+from app.errors import Invalid, NotFound, PreconditionFailed
 from app.instances import entry
 from app.instances.attributes import Attributes
-from app.instances.draft import Caller
+from app.instances.draft import Draft
 from app.instances.entry import CLOCK_KEYS, Entry, check_key
 from app.instances.hub import Hub
+from app.instances.mailbox import Around, Ask, Result
 from app.instances.protocol import FRAME_BYTES, Delete, Set, Whole
 from app.instances.rest import (
     READ_ERRORS,
@@ -20,13 +24,20 @@ from app.instances.rest import (
     etag_of,
     etag_response,
     hubs_of,
-    make,
+    in_http,
 )
 from app.projects.access import Done, Level
 from app.projects.project_routes import CREDENTIALS
 
 NO_KEY = "Key not found"
 CHANGED = "The key has changed since"
+
+
+class Left(NamedTuple):
+    """What a change has left of its key, and whether it was there before."""
+
+    entry: Entry | None
+    was_there: bool
 
 
 class Held(msgspec.Struct):
@@ -108,32 +119,24 @@ async def put(request: Request) -> Response:
     entered = await enter_instance(request, Level.WRITE)
     key = _key_to_set(request)
     form = await read_json(request, KeySet, FRAME_BYTES)
+    change = Set(key, form.value, form.attributes, expires_at=form.expiresAt)
     async with hubs_of(request).use(entered.instance.id) as hub:
-        before = await hub.find(key)
-        known = _known_seq(request, hub, before)
-        change = Set(key, form.value, form.attributes, known, expires_at=form.expiresAt)
-        await _make(hub, change, entered.caller)
-        return _entry_response(request, hub, await hub.find(key), 201 if before is None else 200)
+        with in_http():
+            result = await hub.change(Ask([change], entered.caller, around=_if_known(request, hub, key)))
+        return _entry_response(request, hub, result.left.entry, 200 if result.left.was_there else 201)
 
 
 @operation(answer=Done, errors=WRITE_ERRORS, credentials=CREDENTIALS)
 async def delete(request: Request) -> Response:
     """Delete an entry, with `If-Match` only as the caller knows it."""
     entered = await enter_instance(request, Level.WRITE)
+    key: str = request.path_params["key"]
     async with hubs_of(request).use(entered.instance.id) as hub:
-        before = await hub.find(request.path_params["key"])
-        known = _known_seq(request, hub, before)
-        if before is None:
-            raise NotFound(NO_KEY)
-        await _make(hub, Delete(before.key, known), entered.caller)
+        with in_http():
+            result = await hub.change(Ask([Delete(key)], entered.caller, around=_if_known(request, hub, key)))
+    if not result.left.was_there:
+        raise NotFound(NO_KEY)
     return json_response(Done())
-
-
-async def _make(hub: Hub, change: Set | Delete, caller: Caller) -> None:
-    try:
-        await make(hub, [change], caller)
-    except Conflict as conflict:
-        raise PreconditionFailed(CHANGED) from conflict
 
 
 def _key_to_set(request: Request) -> str:
@@ -144,19 +147,24 @@ def _key_to_set(request: Request) -> str:
     return key
 
 
-def _known_seq(request: Request, hub: Hub, stored: Entry | None) -> int | None:
-    """The seq that a precondition holds the change to, 0 where the key must not be there; None without one."""
+def _if_known(request: Request, hub: Hub, key: str) -> Around:
+    """Makes changes of a key where it is as the caller knows it, and says what they left of it."""
+
+    def around(draft: Draft, apply: Callable[[], Result]) -> Result:
+        before = draft.get(key)
+        if not _is_known(request, None if before is None else etag_of(hub, before.seq)):
+            raise PreconditionFailed(CHANGED)
+        return apply()._replace(left=Left(draft.get(key), before is not None))
+
+    return around
+
+
+def _is_known(request: Request, etag: str | None) -> bool:
+    """Whether the preconditions hold of what is there; None is nothing."""
     match, none_match = find_header(request, b"if-match"), find_header(request, b"if-none-match")
-    seq = stored.seq if stored is not None else 0
-    if none_match is not None:
-        refused = stored is not None and _names(none_match, etag_of(hub, seq))
-    elif match is not None:
-        refused = stored is None or not _names(match, etag_of(hub, seq))
-    else:
-        return None
-    if refused:
-        raise PreconditionFailed(CHANGED)
-    return seq
+    if match is not None and (etag is None or not _names(match, etag)):
+        return False
+    return none_match is None or etag is None or not _names(none_match, etag)
 
 
 def _names(header: bytes, etag: str) -> bool:

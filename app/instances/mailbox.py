@@ -2,22 +2,38 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from app.errors import Unavailable
-from app.instances.draft import Caller, Change, Refusal
+from app.instances.draft import Caller, Change, Draft, Refusal
+from app.instances.entry import Entry
 from app.instances.member import Member
+
+T = TypeVar("T")
 
 MAILBOX = 100_000
 TURN_CHANGES = 1_000
 
 
 class Result(NamedTuple):
-    """What became of changes: the seq then, and how many changed something."""
+    """What became of changes: the seq then, and how many changed something.
+
+    `left` is what `around` says of them, `kept` what is stored with the operation.
+    """
 
     seq: int
     changed: int
+    left: Any = None
+    kept: bytes | None = None
+
+
+# Makes the changes of an ask by calling what it is given, once it has seen that what they rest on is true, and
+# says what they left.
+Around = Callable[[Draft, Callable[[], Result]], Result]
+# Something that is done alone: it is given the committed entries and what makes changes meanwhile.
+Make = Callable[["Ask"], Awaitable[Result]]
+Work = Callable[[Mapping[str, Entry], Make], Awaitable[T]]
 
 
 class Ask(NamedTuple):
@@ -30,6 +46,7 @@ class Ask(NamedTuple):
     turn_id: str | None = None
     future: "asyncio.Future[Result] | None" = None
     refusal: Refusal | None = None
+    around: Around | None = None
 
 
 class Visit(NamedTuple):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from app.edge.socket import Socket
 from app.instances import entry, protocol
 from app.instances.allowance import Allowance
-from app.instances.draft import Caller, Refusal, Told
+from app.instances.draft import Caller, Refusal, Told, frame_of
 from app.instances.entry import Entry
 from app.projects.access import Level
 
@@ -115,7 +115,7 @@ class Member:
         if record.entry is not None and self.wants(record.entry):
             return told.frame
         if record.previous is not None and self.wants(record.previous):
-            return protocol.key_deleted(record.key, self.caller.public_id, record.at_ms, record.seq)
+            return frame_of(record._replace(entry=None))
         return None
 
     def _keep(self, told: Sequence[Told]) -> None:

@@ -19,7 +19,7 @@ class Actor(NamedTuple):
 
 
 class Record(NamedTuple):
-    """One change: what is there now, what was there before, and who made it."""
+    """One change: what is there now, what was there before, who made it and whom its frames name."""
 
     seq: int
     at_ms: int
@@ -28,9 +28,19 @@ class Record(NamedTuple):
     entry: Entry | None
     previous: Entry | None
     actor: Actor
+    public_id: str
     turn_id: str | None = None
     op_id: str | None = None
     removed: tuple[Entry, ...] = ()
+
+
+class Operation(NamedTuple):
+    """An operation that was named, the seq that it led to, and what is kept of its answer."""
+
+    principal: str
+    op_id: str
+    seq: int
+    answer: bytes | None
 
 
 class Event(NamedTuple):
@@ -59,6 +69,7 @@ class Told(NamedTuple):
     actor_name: str | None
     turn_id: str | None
     op_id: str | None
+    public_id: str
 
 
 def find_epoch(raw: Any) -> str | None:
@@ -123,8 +134,8 @@ def _insert_history(raw: Any, record: Record) -> None:
     raw.execute(
         """INSERT INTO history (
                seq, at_ms, op, key, value, attributes, expires_at_ms, previous_value, previous_attributes,
-               previous_seq, previous_expires_at_ms, actor_kind, actor_id, actor_name, turn_id, op_id)
-           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+               previous_seq, previous_expires_at_ms, actor_kind, actor_id, actor_name, turn_id, op_id, public_id)
+           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
         (
             record.seq,
             record.at_ms,
@@ -140,6 +151,7 @@ def _insert_history(raw: Any, record: Record) -> None:
             *actor,
             record.turn_id,
             record.op_id,
+            record.public_id,
         ),
     )
     if record.removed:
@@ -172,10 +184,19 @@ def find_operations(raw: Any, named: Sequence[tuple[str, str]], since_ms: int) -
     return found
 
 
-def insert_operations(raw: Any, operations: Sequence[tuple[str, str, int]], now: int) -> None:
+def find_answer(raw: Any, principal: str, op_id: str, since_ms: int) -> bytes | None:
+    """What was kept of the answer to an operation that came with an Idempotency-Key."""
+    row = raw.execute(
+        "SELECT answer FROM operations WHERE principal = ? AND op_id = ? AND at_ms > ?", (principal, op_id, since_ms)
+    ).fetchone()
+    return row[0] if row else None
+
+
+def insert_operations(raw: Any, operations: Sequence[Operation], now: int) -> None:
     raw.executemany(
-        """INSERT INTO operations (principal, op_id, seq, at_ms) VALUES (?, ?, ?, ?)
-           ON CONFLICT (principal, op_id) DO UPDATE SET seq = excluded.seq, at_ms = excluded.at_ms""",
+        """INSERT INTO operations (principal, op_id, seq, answer, at_ms) VALUES (?, ?, ?, ?, ?)
+           ON CONFLICT (principal, op_id) DO UPDATE SET
+               seq = excluded.seq, answer = excluded.answer, at_ms = excluded.at_ms""",
         [(*operation, now) for operation in operations],
     )
 
@@ -222,7 +243,8 @@ def delete_events(raw: Any, last_id: int) -> None:
 
 
 HISTORY = """SELECT seq, at_ms, op, key, value, attributes, expires_at_ms, previous_value, previous_attributes,
-                     previous_seq, actor_kind, actor_id, actor_name, turn_id, op_id FROM history"""
+                     previous_seq, actor_kind, actor_id, actor_name, turn_id, op_id, coalesce(public_id, actor_id)
+              FROM history"""
 
 
 def list_told_since(raw: Any, seq: int, limit: int) -> list[Told]:

@@ -2,10 +2,11 @@
 
 from typing import NamedTuple
 
-from app.instances import protocol, queries
-from app.instances.draft import AI, SYSTEM
+from app.instances import queries
+from app.instances.draft import frame_of
+from app.instances.entry import Entry
 from app.instances.member import Member
-from app.instances.queries import Actor, Told
+from app.instances.queries import Actor, Record, Told
 from app.instances.store import Store
 
 RESUMED_CHANGES = 10_000
@@ -52,15 +53,20 @@ def _precedes(store: Store, since: Since) -> bool:
 
 def retell(line: Told, member: Member) -> bytes | None:
     """A change of the past as a member would have heard it; None where its filter leaves it out."""
-    by = SYSTEM if line.actor_kind in (AI, SYSTEM) else line.actor_id
-    actor = Actor(line.actor_kind, line.actor_id, line.actor_name) if line.actor_kind == AI else None
-    if line.key is None:
-        return protocol.cleared(by, line.at_ms, line.seq, actor)
-    if line.value is not None and line.attributes is not None:
-        held = queries.read_entry(line.key, line.value, line.attributes, line.at_ms, line.seq, line.expires_at_ms)
-        if member.wants(held):
-            return protocol.key_updated(held, by, actor)
-    if line.previous_value is None or line.previous_attributes is None:
+    record = _record_of(line)
+    if record.key is None or (record.entry is not None and member.wants(record.entry)):
+        return frame_of(record)
+    return frame_of(record._replace(entry=None)) if record.previous and member.wants(record.previous) else None
+
+
+def _record_of(line: Told) -> Record:
+    made = _entry_of(line, line.value, line.attributes)
+    previous = _entry_of(line, line.previous_value, line.previous_attributes)
+    actor = Actor(line.actor_kind, line.actor_id, line.actor_name)
+    return Record(line.seq, line.at_ms, line.op, line.key, made, previous, actor, line.public_id)
+
+
+def _entry_of(line: Told, value: str | None, attributes: str | None) -> Entry | None:
+    if line.key is None or value is None or attributes is None:
         return None
-    before = queries.read_entry(line.key, line.previous_value, line.previous_attributes, line.at_ms, line.seq, None)
-    return protocol.key_deleted(line.key, by, line.at_ms, line.seq, actor) if member.wants(before) else None
+    return queries.read_entry(line.key, value, attributes, line.at_ms, line.seq, None)

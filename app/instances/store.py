@@ -12,17 +12,25 @@ from typing import Any, NamedTuple, TypeVar
 from app.edge import migrate, sqlite
 from app.instances import queries
 from app.instances.entry import Entry
-from app.instances.queries import Event, Record
+from app.instances.queries import Event, Operation, Record
 
 T = TypeVar("T")
 
 STORE_THREADS = 4
 EPOCH_BYTES = 4
 STORE_CACHE_KIB = 512
-HISTORY_MS = 30 * 86_400_000
-HISTORY_CHANGES = 100_000
-OPERATION_MS = 86_400_000
+# A read that takes longer is broken off: the file's writes wait for it, and those of the files beside it.
+READ_SECONDS = 5.0
+DAY_MS = 86_400_000
+OPERATION_MS = DAY_MS
 TRIM_EVERY_COMMITS = 1_000
+
+
+class Retention(NamedTuple):
+    """How long history is kept, and how many changes of it at most."""
+
+    days: int = 30
+    changes: int = 100_000
 
 
 class Loaded(NamedTuple):
@@ -38,7 +46,7 @@ class Commit(NamedTuple):
     """One transaction's worth of changes in order, the operations they answer, the events they owe."""
 
     records: Sequence[Record]
-    operations: Sequence[tuple[str, str, int]]
+    operations: Sequence[Operation]
     events: Sequence[Event]
     seq: int
     now: int
@@ -47,9 +55,10 @@ class Commit(NamedTuple):
 class Store:
     """One file, used on its own thread only."""
 
-    def __init__(self, path: Path, max_pages: int | None = None) -> None:
+    def __init__(self, path: Path, retention: Retention) -> None:
         self.path = path
-        self._max_pages = max_pages
+        self._retention = retention
+        self._deadline = sqlite.Deadline(READ_SECONDS)
         self._raw: Any = None
         self._commits = 0
 
@@ -84,7 +93,12 @@ class Store:
 
     def read(self, fn: Callable[..., T], *args: Any) -> T:
         """Run a function of `queries` on this file; each of its statements commits by itself."""
-        return fn(self._connected(), *args)
+        raw = self._connected()
+        self._deadline.restart()
+        try:
+            return fn(raw, *args)
+        finally:
+            self._deadline.lift()
 
     def copy(self, path: Path, now: int) -> None:
         """Make another file of what is committed here. One that is there was of a copy that was broken off."""
@@ -119,24 +133,29 @@ class Store:
             raw.execute("PRAGMA mmap_size = 0")
             raw.execute("PRAGMA synchronous = FULL")
             raw.execute("PRAGMA cache_spill = OFF")
-            if self._max_pages is not None:
-                raw.execute(f"PRAGMA max_page_count = {self._max_pages}")
+            raw.set_progress_handler(self._deadline.passed, sqlite.PROGRESS_STEPS)
             self._raw = raw
         return self._raw
 
     def _trim(self, raw: Any, commit: Commit) -> int:
         queries.delete_operations(raw, commit.now - OPERATION_MS)
-        return queries.delete_history(raw, commit.now - HISTORY_MS, commit.seq - HISTORY_CHANGES)
+        return queries.delete_history(
+            raw, commit.now - self._retention.days * DAY_MS, commit.seq - self._retention.changes
+        )
 
 
 class Stores:
     """Where the files are, and the threads that they are used on."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, retention: Retention) -> None:
         self._folder = folder
+        self._retention = retention
         self._threads = [
             ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"store-{number}") for number in range(STORE_THREADS)
         ]
+
+    def store(self, instance_id: str) -> Store:
+        return Store(self.path(instance_id), self._retention)
 
     def path(self, instance_id: str) -> Path:
         """`<folder>/<aa>/<id>.db`: 256 folders, so that none holds too many files."""

@@ -1,28 +1,26 @@
 """The endpoints of transfer: an instance as a file, and a file as one batch of changes."""
 
 import asyncio
+from collections.abc import Mapping
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from app.edge.clock import now_ms
-from app.edge.http import find_header, json_response, query_choice, read_body
+from app.edge.http import find_header, query_choice, read_body
 from app.edge.openapi import Query, operation
-from app.errors import Conflict
 from app.instances import transfer
 from app.instances.draft import Change
+from app.instances.entry import Entry
 from app.instances.hub import Hub
-from app.instances.markdown import Item
 from app.instances.protocol import Delete, Set
-from app.instances.rest import READ_ERRORS, WRITE_ERRORS, enter_instance, hubs_of, make, operation_of
+from app.instances.rest import READ_ERRORS, WRITE_ERRORS, Planned, enter_instance, hash_of, hubs_of, make_planned
 from app.instances.transfer import FORMATS, IMPORT_BYTES, MEDIA
 from app.projects.access import Level
 from app.projects.project_routes import CREDENTIALS
 
 MERGE, REPLACE = "merge", "replace"
-# How often a replacement is computed anew because a key that it deletes was changed meanwhile.
-ATTEMPTS = 5
 
 
 class Imported(msgspec.Struct):
@@ -71,23 +69,12 @@ async def import_(request: Request) -> Response:
     replace = query_choice(request, "mode", (MERGE, REPLACE)) == REPLACE
     body = await read_body(request, IMPORT_BYTES)
     media = (find_header(request, b"content-type") or b"").decode("latin-1")
-    items = await asyncio.to_thread(transfer.read, body, media)
-    async with hubs_of(request).use(entered.instance.id) as hub:
-        for attempt in range(1, ATTEMPTS + 1):
-            changes = await _changes(hub, items, replace=replace)
-            try:
-                result = await make(hub, changes, entered.caller, operation_of(request))
-                break
-            except Conflict:
-                if attempt == ATTEMPTS:
-                    raise
-    return json_response(Imported(result.changed, result.seq))
-
-
-async def _changes(hub: Hub, items: list[Item], *, replace: bool) -> list[Change]:
+    items, asked = await asyncio.to_thread(lambda: (transfer.read(body, media), hash_of(request, body)))
     sets: list[Change] = [Set(item.key, item.value, item.attributes) for item in items]
-    if not replace:
-        return sets
-    named = {item.key for item in items}
-    entries, _ = await hub.entries()
-    return [*(Delete(held.key, held.seq) for held in entries if held.key not in named), *sets]
+
+    async def plan(hub: Hub, entries: Mapping[str, Entry]) -> Planned:
+        named = {item.key for item in items}
+        gone = [Delete(key) for key in entries if replace and key not in named]
+        return Planned([*gone, *sets], lambda result: Imported(result.changed, result.seq))
+
+    return await make_planned(request, entered, asked, plan)
