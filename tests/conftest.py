@@ -1,5 +1,6 @@
 """The cast: a real server in a process of its own, and a database in a folder of its own."""
 
+import asyncio
 import fcntl
 import os
 import shutil
@@ -8,15 +9,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 import app  # noqa: F401 - before anything that could load another SQLite
-from app.edge import migrate
+from app.edge import migrate, sqlite
 from app.edge.database import Database
 
 ADMIN_TOKEN = "test-admin-token"
@@ -104,6 +106,36 @@ class Server:
 
     def client(self, **headers: str) -> httpx.Client:
         return httpx.Client(base_url=self.url, headers=headers, timeout=30, trust_env=False)
+
+
+class Beside:
+    """A server's core database, migrated, as another process sees it and writes to it."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.path = data_dir / "core.db"
+        migrate.migrate(self.path, "core")
+
+    def beside(self, job: Callable[..., Any], *args: Any) -> Any:
+        """Run a write job in this process, with a writer of its own."""
+
+        async def write() -> Any:
+            db = Database(self.path)
+            db.open()
+            try:
+                return await db.write(job, *args)
+            finally:
+                await db.close()
+
+        return asyncio.run(write())
+
+    def rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        """What another connection sees: what is committed."""
+        raw = sqlite.connect(self.path, read_only=True)
+        try:
+            rows: list[tuple[Any, ...]] = raw.execute(sql, values).fetchall()
+            return rows
+        finally:
+            raw.close()
 
 
 @contextmanager

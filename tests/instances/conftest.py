@@ -143,6 +143,17 @@ def room(strict: Cast, alice: Person) -> str:
 
 
 @pytest.fixture
+def cast(strict: Cast) -> Cast:
+    return strict
+
+
+@pytest.fixture
+def place(room: str) -> str:
+    """Where that instance is asked for over HTTP."""
+    return f"/api/instances/{room}"
+
+
+@pytest.fixture
 def two(open_server: Server) -> Iterator[tuple[Peer, Peer]]:
     """Two peers in a room of their own."""
     name = fresh()

@@ -1,33 +1,13 @@
 """GET /api/instances/:id/history."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from tests.projects.conftest import Cast, Person
 
 
-@pytest.fixture(scope="module")
-def cast(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cast]:
-    folder: Path = tmp_path_factory.mktemp("history")
-    made = Cast(folder / "data")
-    made.server.start()
-    try:
-        yield made
-    finally:
-        made.close()
-
-
 @pytest.fixture
-def alice(cast: Cast) -> Person:
-    return cast.person()
-
-
-@pytest.fixture
-def place(cast: Cast, alice: Person) -> str:
+def place(cast: Cast, alice: Person, place: str) -> str:
     """An instance with two changes: `a` was made and changed."""
-    place = f"/api/instances/{cast.project(alice)['defaultInstanceId']}"
     for value in (1, 2):
         cast.call(alice, "PUT", f"{place}/keys/a", {"value": value})
     return place

@@ -1,7 +1,5 @@
 """/api/instances/:id/keys: entries with ETags and preconditions."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import quote
 
 import httpx
@@ -10,25 +8,9 @@ import pytest
 from tests.projects.conftest import Cast, Json, Person, refused
 
 
-@pytest.fixture(scope="module")
-def cast(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cast]:
-    folder: Path = tmp_path_factory.mktemp("keys")
-    made = Cast(folder / "data")
-    made.server.start()
-    try:
-        yield made
-    finally:
-        made.close()
-
-
 @pytest.fixture
-def alice(cast: Cast) -> Person:
-    return cast.person()
-
-
-@pytest.fixture
-def place(cast: Cast, alice: Person) -> str:
-    return f"/api/instances/{cast.project(alice)['defaultInstanceId']}/keys"
+def place(room: str) -> str:
+    return f"/api/instances/{room}/keys"
 
 
 def put(cast: Cast, who: Person | None, path: str, value: object, **headers: str) -> httpx.Response:

@@ -1,7 +1,5 @@
 """POST /api/instances/:id/revert and /undo."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,32 +8,11 @@ from tests.instances.conftest import joined, ticket
 from tests.projects.conftest import Cast, Person, refused
 
 
-@pytest.fixture(scope="module")
-def cast(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cast]:
-    folder: Path = tmp_path_factory.mktemp("revert")
-    made = Cast(folder / "data")
-    made.server.start()
-    try:
-        yield made
-    finally:
-        made.close()
-
-
 @pytest.fixture
-def alice(cast: Cast) -> Person:
-    return cast.person()
-
-
-@pytest.fixture
-def place(cast: Cast, alice: Person) -> str:
-    return f"/api/instances/{cast.project(alice)['defaultInstanceId']}"
-
-
-@pytest.fixture
-def bob(cast: Cast, alice: Person, place: str) -> Person:
-    made = cast.person()
-    cast.share(alice, place.removeprefix("/api/"), "write", made)
-    return made
+def bob(cast: Cast, alice: Person, bob: Person, place: str) -> Person:
+    """Somebody who may write there."""
+    cast.share(alice, place.removeprefix("/api/"), "write", bob)
+    return bob
 
 
 def put(cast: Cast, who: Person, place: str, key: str, value: object) -> None:

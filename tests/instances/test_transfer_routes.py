@@ -1,33 +1,9 @@
 """/api/instances/:id/export and /import."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import httpx
 import pytest
 
 from tests.projects.conftest import Cast, Person, refused
-
-
-@pytest.fixture(scope="module")
-def cast(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cast]:
-    folder: Path = tmp_path_factory.mktemp("transfer")
-    made = Cast(folder / "data")
-    made.server.start()
-    try:
-        yield made
-    finally:
-        made.close()
-
-
-@pytest.fixture
-def alice(cast: Cast) -> Person:
-    return cast.person()
-
-
-@pytest.fixture
-def place(cast: Cast, alice: Person) -> str:
-    return f"/api/instances/{cast.project(alice)['defaultInstanceId']}"
 
 
 def send(cast: Cast, who: Person, path: str, text: bytes, media: str, **headers: str) -> httpx.Response:

@@ -1,23 +1,21 @@
 """The cast of projects: a server that knows Clerk's key, people with sessions, and what they make."""
 
-import asyncio
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
 import pytest
 
-from app.edge import migrate, sqlite
 from app.edge.clock import now_ms, sql_text
-from app.edge.database import Database, Transaction
+from app.edge.database import Transaction
 from app.edge.http import encode_json
 from app.identity import api_keys, queries, users
 from app.identity.ids import new_ak_key, new_id, new_live_key
 from app.identity.queries import KeyRow
-from tests.conftest import ADMIN_TOKEN, Server
+from tests.conftest import ADMIN_TOKEN, Beside, Server
 from tests.fakes.clerk import SigningKey, session_claims
 
 TOKEN_SECONDS = 600
@@ -36,44 +34,19 @@ class Person(NamedTuple):
     headers: dict[str, str]
 
 
-class Cast:
+class Cast(Beside):
     """A server, and whoever a test asks for."""
 
     def __init__(self, data_dir: Path) -> None:
         self.signing_key = SigningKey()
         self.server = Server(data_dir, CLERK_JWT_KEY=self.signing_key.pem)
-        self.path = data_dir / "core.db"
-        migrate.migrate(self.path, "core")
+        super().__init__(data_dir)
         self.client = self.server.client()
 
     def close(self) -> None:
         self.client.close()
         if self.server.process is not None and self.server.process.poll() is None:
             self.server.stop()
-
-    # -- beside the server ------------------------------------------------------------------------------
-
-    def beside(self, job: Callable[..., Any], *args: Any) -> Any:
-        """Run a write job in this process, with a writer of its own."""
-
-        async def write() -> Any:
-            db = Database(self.path)
-            db.open()
-            try:
-                return await db.write(job, *args)
-            finally:
-                await db.close()
-
-        return asyncio.run(write())
-
-    def rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        """What another connection sees: what is committed."""
-        raw = sqlite.connect(self.path, read_only=True)
-        try:
-            rows: list[tuple[Any, ...]] = raw.execute(sql, values).fetchall()
-            return rows
-        finally:
-            raw.close()
 
     def person(self, email: str | None = None) -> Person:
         number = next(_numbers)

@@ -1,9 +1,8 @@
 """The cast of metering: a server with a relay's key, and as many users as a test asks for."""
 
-import asyncio
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,16 +13,16 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from app.edge import migrate, sqlite
+from app.edge import sqlite
 from app.edge.changes import announce
 from app.edge.clock import now_ms, sql_text
-from app.edge.database import Database, Transaction
+from app.edge.database import Transaction
 from app.identity import api_keys, queries, users
 from app.identity.ids import Secret, new_ak_key, new_id
 from app.identity.queries import KeyRow
 from app.usage import plan_queries, plans
 from app.usage.plan_queries import Plan
-from tests.conftest import Server
+from tests.conftest import Beside, Server
 
 EVENTS = "/api/usage/events"
 QUOTA = "/api/usage/quota"
@@ -50,14 +49,13 @@ class Person(NamedTuple):
     key: str
 
 
-class Relay:
+class Relay(Beside):
     """What stands in front of the server: its keys, its users, and a view of its database."""
 
     def __init__(self, data_dir: Path, **environ: str) -> None:
         self._signing_key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         self.server = Server(data_dir, CLERK_JWT_KEY=self._public_pem(), **environ)
-        self.path = data_dir / "core.db"
-        migrate.migrate(self.path, "core")
+        super().__init__(data_dir)
         self.beside(plan_queries.upsert_plan, ROOMY, now_ms())
         self.owner = self.person("unlimited")
         self.key = self.new_key(self.owner.id, READ_WRITE, by_operator=True)
@@ -73,19 +71,6 @@ class Relay:
             self.server.stop()
 
     # -- beside the server, as a command would --------------------------------------------------------
-
-    def beside(self, job: Callable[..., Any], *args: Any) -> Any:
-        """Run a write job in this process, with a writer of its own."""
-
-        async def write() -> Any:
-            db = Database(self.path)
-            db.open()
-            try:
-                return await db.write(job, *args)
-            finally:
-                await db.close()
-
-        return asyncio.run(write())
 
     def person(self, plan: str = ROOMY.name, clerk_id: str | None = None) -> Person:
         """A new user with a Clerk identity and a key of its own."""
@@ -104,15 +89,6 @@ class Relay:
 
     def delete(self, person: Person) -> None:
         self.beside(users.delete, person.id, now_ms())
-
-    def rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        """What another connection sees: what is committed."""
-        raw = sqlite.connect(self.path, read_only=True)
-        try:
-            rows: list[tuple[Any, ...]] = raw.execute(sql, values).fetchall()
-            return rows
-        finally:
-            raw.close()
 
     def ledger(self, person: Person) -> list[dict[str, Any]]:
         """A user's rows of the ledger, oldest first."""
