@@ -72,7 +72,6 @@ ROUTES = (
     Route("POST", "/api/webhooks/{id}/deliveries/{deliveryId}/replay", at_primary, webhooks.replay),
     # instances
     Route("POST", "/api/ws-token", at_primary, live.give_ticket),
-    Route("GET", "/sync/{id}", anywhere, live.require_upgrade),
     Route("WEBSOCKET", "/sync/{id}", anywhere, live.sync),
     Route("GET", "/sync", anywhere, live.require_instance_id),
     Route("GET", "/api/instances/{id}/keys", anywhere, entries.show_all),

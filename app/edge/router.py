@@ -56,9 +56,10 @@ class Router:
         method = scope["method"]
         route = methods.get("GET" if method == "HEAD" else method)
         if route is None:
-            if method == WEBSOCKET or (method == "GET" and WEBSOCKET in methods):
+            if method == WEBSOCKET or (method in ("GET", "HEAD") and WEBSOCKET in methods):
                 raise Invalid("WebSocket required or invalid endpoint")
-            allowed = sorted((methods.keys() - {WEBSOCKET}) | ({"HEAD"} if "GET" in methods else set()) | {"OPTIONS"})
+            verbs = {known.verb for known in methods.values()}
+            allowed = sorted(verbs | ({"HEAD"} if "GET" in verbs else set()) | {"OPTIONS"})
             raise MethodNotAllowed("Method not allowed", headers={"Allow": ", ".join(allowed)})
         return route
 

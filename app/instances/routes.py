@@ -81,12 +81,6 @@ async def sync(request: Request) -> Response:
 
 
 @operation(errors=(400,))
-async def require_upgrade(request: Request) -> Response:
-    """A plain GET of a socket's address."""
-    raise Invalid("WebSocket required or invalid endpoint")
-
-
-@operation(errors=(400,))
 async def require_instance_id(request: Request) -> Response:
     """An address of a socket that names no instance."""
     raise Invalid("Instance ID required")

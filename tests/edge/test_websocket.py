@@ -199,10 +199,11 @@ async def test_an_unknown_path_is_404_and_a_path_without_sockets_400() -> None:
 async def test_a_plain_get_is_told_that_a_websocket_is_required_unless_it_has_a_route() -> None:
     async with serving() as (client, _):
         plain_get, both = await client.get("/echo"), await client.get("/both")
-        posted = await client.post("/echo")
+        posted, head_only = await client.post("/echo"), await client.head("/echo")
     assert (plain_get.status_code, plain_get.json()["error"]) == (400, "WebSocket required or invalid endpoint")
+    assert head_only.status_code == 400
     assert (both.status_code, both.json()) == (200, "plain")
-    assert (posted.status_code, posted.headers["allow"]) == (405, "OPTIONS")
+    assert (posted.status_code, posted.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
 
 
 @pytest.mark.parametrize(
