@@ -8,7 +8,7 @@ import pytest
 from app.edge import sqlite
 from tests.conftest import Server, serving
 from tests.instances.conftest import Peer, dial, fresh, in_background, joined
-from tests.projects.conftest import Json
+from tests.projects.conftest import Cast, Json, Person
 
 CHANGES = 10
 RACES = 20
@@ -92,6 +92,32 @@ def test_who_resumes_while_others_write_misses_nothing_and_hears_nothing_twice(o
         done.set()
         thread.join()
     assert since > RACES
+
+
+def test_who_says_anew_who_it_is_gets_everything_and_nothing_of_long_ago(
+    strict: Cast, alice: Person, room: str
+) -> None:
+    secret = strict.key(alice, "read", "write").headers["X-API-Key"]
+    with joined(strict.server, room, alice.headers) as writer:
+        write(writer, *range(CHANGES))
+    with dial(strict.server, room, alice.headers, since=4) as later:
+        assert later.hear()["permission"] == "admin"
+        assert [frame["seq"] for frame in later.settle()] == list(range(5, CHANGES + 1))
+        later.say("auth", apiKey=secret)
+        first, second = later.greeting()
+        assert (first["type"], first["permission"], second["type"]) == ("auth_success", "write", "sync")
+        assert (second["seq"], len(second["data"]), "reason" in second) == (CHANGES, 3, False)
+        assert [frame["seq"] for frame in write(later, 100)] == [CHANGES + 1]
+
+
+def test_a_first_frame_that_brings_the_key_resumes(strict: Cast, alice: Person, room: str) -> None:
+    secret = strict.key(alice, "read", "write").headers["X-API-Key"]
+    with joined(strict.server, room, alice.headers) as writer:
+        write(writer, *range(CHANGES))
+    with dial(strict.server, room, since=8) as later:
+        later.say("auth", apiKey=secret)
+        assert later.hear()["type"] == "auth_success"
+        assert [frame["seq"] for frame in later.settle()] == [9, 10]
 
 
 def test_a_filtered_client_is_not_told_of_what_it_never_had(open_server: Server) -> None:
