@@ -30,6 +30,7 @@ def test_production_names_everything_that_is_missing_at_once() -> None:
             "GITHUB_CLIENT_ID": "id",
             "RESEND_API_KEY": "re",
             "PORT": "http",
+            "HISTORY_CHANGES": "0",
             "LOG_LEVEL": "loud",
             "OUTBOUND_ALLOW": "10.0.0.0/33",
         }
@@ -41,6 +42,7 @@ def test_production_names_everything_that_is_missing_at_once() -> None:
         "GITHUB_CLIENT_SECRET",
         "MAIL_FROM",
         "PORT",
+        "HISTORY_CHANGES",
         "LOG_LEVEL",
         "OUTBOUND_ALLOW",
     ):

@@ -2,6 +2,8 @@
 
 import pytest
 
+from app.instances.history import PAGE_BYTES
+from app.instances.protocol import VALUE_BYTES
 from tests.projects.conftest import Cast, Person
 
 
@@ -46,6 +48,17 @@ def test_pages_follow_each_other(cast: Cast, alice: Person, place: str) -> None:
     second = cast.call(alice, "GET", first.links["next"]["url"])
     assert [change["seq"] for change in second.json()["history"]] == [1]
     assert "next" not in second.links
+
+
+def test_a_page_ends_early_where_its_values_are_large(cast: Cast, alice: Person, room: str) -> None:
+    path, value = f"/api/instances/{room}", "x" * (VALUE_BYTES - 2)
+    keys = [f"k{number}" for number in range(PAGE_BYTES // VALUE_BYTES + 1)]
+    cast.make(alice, f"{path}/import", {key: {"value": value} for key in keys})
+    page = cast.call(alice, "GET", f"{path}/history?limit=1000")
+    assert [change["key"] for change in page.json()["history"]] == keys[:0:-1]
+    rest = cast.call(alice, "GET", page.links["next"]["url"])
+    assert [change["key"] for change in rest.json()["history"]] == keys[:1]
+    assert "next" not in rest.links
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=abc", "since=-1", "cursor=x"])

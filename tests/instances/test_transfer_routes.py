@@ -1,12 +1,18 @@
 """/api/instances/:id/export and /import."""
 
+from collections.abc import Iterator
+
 import httpx
 import pytest
 
+from app.instances.protocol import VALUE_BYTES
+from app.instances.transfer import IMPORT_BYTES
 from tests.projects.conftest import Cast, Person, refused
 
 
-def send(cast: Cast, who: Person, path: str, text: bytes, media: str, **headers: str) -> httpx.Response:
+def send(
+    cast: Cast, who: Person, path: str, text: bytes | Iterator[bytes], media: str, **headers: str
+) -> httpx.Response:
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
     return cast.client.post(path, content=text, headers={**who.headers, "Content-Type": media, **sent})
 
@@ -50,6 +56,44 @@ def test_an_import_that_is_refused_changes_nothing(
 ) -> None:
     assert send(cast, alice, f"{place}/import", text, "application/json").status_code == status
     assert cast.get(alice, f"{place}/keys") == {"keys": {}, "seq": 0}
+
+
+def file_of(size: int) -> bytes:
+    """JSON of `size` bytes whose entries are as large as may be, with blanks at its end."""
+    text = b'{"value":"%s"}' % (b"x" * (VALUE_BYTES - 2))
+    count = size // VALUE_BYTES - 1
+    body = b"{%s}" % b",".join(b'"k%d":%s' % (number, text) for number in range(count))
+    return body.ljust(size)
+
+
+def test_a_file_of_the_largest_size_comes_in_whole(cast: Cast, alice: Person, place: str) -> None:
+    answer = send(cast, alice, f"{place}/import", file_of(IMPORT_BYTES), "application/json")
+    assert answer.json() == {"success": True, "changed": 31, "seq": 31}
+    again = send(cast, alice, f"{place}/import?mode=replace", file_of(IMPORT_BYTES), "application/json")
+    assert again.json() == {"success": True, "changed": 0, "seq": 31}
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_file_above_it_is_refused_with_limit_and_size(cast: Cast, alice: Person, place: str, announced: bool) -> None:
+    body = file_of(IMPORT_BYTES + 1)
+    sent = body if announced else iter([body[:IMPORT_BYTES], body[IMPORT_BYTES:]])
+    answer = send(cast, alice, f"{place}/import", sent, "application/json")
+    assert (answer.status_code, answer.json()["limit"], answer.json()["actual"]) == (
+        413,
+        IMPORT_BYTES,
+        IMPORT_BYTES + 1,
+    )
+    assert cast.get(alice, f"{place}/keys") == {"keys": {}, "seq": 0}
+
+
+def test_a_file_that_does_not_fit_beside_what_is_there_changes_nothing(cast: Cast, alice: Person, place: str) -> None:
+    cast.call(alice, "PUT", f"{place}/keys/mine", {"value": "x" * (VALUE_BYTES - 2)})
+    answer = send(cast, alice, f"{place}/import", file_of(IMPORT_BYTES), "application/json")
+    assert (answer.status_code, answer.json()["error"].partition(":")[0]) == (413, "Instance too large")
+    kept = cast.get(alice, f"{place}/keys")
+    assert (kept["keys"].keys(), kept["seq"]) == ({"mine"}, 1)
+    replaced = send(cast, alice, f"{place}/import?mode=replace", file_of(IMPORT_BYTES), "application/json")
+    assert replaced.json()["changed"] == 32
 
 
 def test_an_import_that_is_sent_twice_under_one_key_is_made_once(cast: Cast, alice: Person, place: str) -> None:
