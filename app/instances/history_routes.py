@@ -14,19 +14,10 @@ from app.instances import history
 from app.instances.entry import Entry
 from app.instances.history import Asked
 from app.instances.hub import Hub
+from app.instances.planned import PLAN_ERRORS, Planned, hash_of, make_planned
 from app.instances.protocol import Whole
 from app.instances.queries import Told
-from app.instances.rest import (
-    READ_ERRORS,
-    WRITE_ERRORS,
-    Planned,
-    enter_instance,
-    etag_of,
-    etag_response,
-    hash_of,
-    hubs_of,
-    make_planned,
-)
+from app.instances.rest import READ_ERRORS, enter_instance, etag_of, etag_response, hubs_of
 from app.projects.access import Level
 from app.projects.project_routes import CREDENTIALS
 
@@ -138,7 +129,7 @@ async def show(request: Request) -> Response:
 @operation(
     answer=Reverted,
     body=Revert,
-    errors=WRITE_ERRORS,
+    errors=PLAN_ERRORS,
     credentials=CREDENTIALS,
     example={"seq": 12},
     idempotent=True,
@@ -159,7 +150,7 @@ async def revert(request: Request) -> Response:
 @operation(
     answer=Undone,
     body=Undo,
-    errors=WRITE_ERRORS,
+    errors=PLAN_ERRORS,
     credentials=CREDENTIALS,
     example={"actor": "user_1", "sinceSeq": 12},
     idempotent=True,

@@ -14,8 +14,9 @@ from app.instances import transfer
 from app.instances.draft import Change
 from app.instances.entry import Entry
 from app.instances.hub import Hub
+from app.instances.planned import PLAN_ERRORS, Planned, hash_of, make_planned
 from app.instances.protocol import Delete, Set
-from app.instances.rest import READ_ERRORS, WRITE_ERRORS, Planned, enter_instance, hash_of, hubs_of, make_planned
+from app.instances.rest import READ_ERRORS, enter_instance, hubs_of
 from app.instances.transfer import FORMATS, IMPORT_BYTES, MEDIA
 from app.projects.access import Level
 from app.projects.project_routes import CREDENTIALS
@@ -59,7 +60,7 @@ async def export(request: Request) -> Response:
     body=dict[str, transfer.Exported],
     body_media=("application/json", "text/markdown"),
     query=(Query("mode", {"enum": [MERGE, REPLACE], "default": MERGE}, "`replace` deletes every other key."),),
-    errors=WRITE_ERRORS,
+    errors=PLAN_ERRORS,
     credentials=CREDENTIALS,
     idempotent=True,
 )
