@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 from urllib.parse import urlencode
 
+import httpx
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
@@ -89,6 +90,11 @@ def ticket(cast: Cast, who: Person | Key, instance_id: str, permission: str | No
     asked = {"instanceId": instance_id} | ({"permission": permission} if permission else {})
     token: str = cast.make(who, "/api/ws-token", asked)["token"]
     return token
+
+
+def put(cast: Cast, who: Person | None, path: str, value: object, **headers: str) -> httpx.Response:
+    """Set the key of a path."""
+    return cast.call(who, "PUT", path, {"value": value}, **headers)
 
 
 def in_background(work: Any, *args: Any) -> threading.Thread:

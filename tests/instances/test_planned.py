@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from app.edge.clock import now_ms
-from app.errors import Unavailable
+from app.errors import Invalid, Unavailable
 from app.identity.principal import Kind, Principal
 from app.instances import store
 from app.instances.draft import Caller
@@ -135,6 +135,6 @@ async def test_a_refused_plan_changes_nothing(hub: Hub) -> None:
     async def work(entries: Mapping[str, Entry], make: Make) -> Result:
         return await make(Ask([Delete("a"), *setting("", 1).changes], SOMEBODY))
 
-    with pytest.raises(Exception, match="key: expected"):
+    with pytest.raises(Invalid, match="key: expected"):
         await hub.alone(work)
     assert await values(hub) == {"a": 1}

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
+from tests.instances.conftest import put
 from tests.projects.conftest import Cast, Person
 
 WRITERS = 20
@@ -17,10 +18,6 @@ INCREMENTS = 10
 @pytest.fixture
 def path(room: str) -> str:
     return f"/api/instances/{room}/keys/a"
-
-
-def put(cast: Cast, who: Person, path: str, value: object, **headers: str) -> httpx.Response:
-    return cast.call(who, "PUT", path, {"value": value}, **headers)
 
 
 def at_once(work: Callable[[int], httpx.Response]) -> list[httpx.Response]:

@@ -2,19 +2,15 @@
 
 from urllib.parse import quote
 
-import httpx
 import pytest
 
+from tests.instances.conftest import put
 from tests.projects.conftest import Cast, Json, Person, refused
 
 
 @pytest.fixture
 def place(room: str) -> str:
     return f"/api/instances/{room}/keys"
-
-
-def put(cast: Cast, who: Person | None, path: str, value: object, **headers: str) -> httpx.Response:
-    return cast.call(who, "PUT", path, {"value": value}, **headers)
 
 
 def test_a_key_is_made_read_changed_and_deleted(cast: Cast, alice: Person, place: str) -> None:

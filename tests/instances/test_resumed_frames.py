@@ -7,6 +7,7 @@ from typing import Any, cast
 import msgspec
 import pytest
 
+from app.edge import migrate, sqlite
 from app.edge.clock import now_ms
 from app.identity.principal import Kind, Principal
 from app.instances import protocol, queries
@@ -81,6 +82,8 @@ ACTORS = (
     Actor(AI, "user_1"),
     Actor(SYSTEM, "expiry"),
 )
+# Nothing is sent to it, so it needs no socket.
+READER = Member(cast(Any, None), Caller(ACTORS[0], "reader", OPERATOR, Level.READ), Level.READ, Allowance())
 
 
 @pytest.mark.parametrize("actor", ACTORS, ids=lambda actor: f"{actor.kind} {actor.name}")
@@ -90,10 +93,9 @@ def test_a_frame_is_told_again_from_what_is_stored(tmp_path: Path, actor: Actor)
     draft = Draft(State(loaded.entries, loaded.seq, 0), now_ms(), read_only=False, tells=False)
     draft.apply(CHANGES, Caller(actor, "user_1", OPERATOR, Level.OWNER), turn_id="turn_1")
     store.write(Commit([told.record for told in draft.told], [], [], draft.seq, draft.now))
-    member = Member(cast(Any, None), Caller(ACTORS[0], "reader", OPERATOR, Level.READ), Level.READ, Allowance())
     lines = store.read(queries.list_told_since, 0, len(CHANGES))
     store.close()
-    assert [retell(line, member) for line in lines] == [told.frame for told in draft.told]
+    assert [retell(line, READER) for line in lines] == [told.frame for told in draft.told]
     assert [line.turn_id for line in lines] == ["turn_1"] * len(CHANGES)
     first = json.loads(draft.told[0].frame)
     assert first["updatedBy"] == (SYSTEM if actor.kind in (AI, SYSTEM) else "user_1")
@@ -101,12 +103,24 @@ def test_a_frame_is_told_again_from_what_is_stored(tmp_path: Path, actor: Actor)
 
 
 def test_what_was_changed_before_the_names_were_kept_is_told_with_the_actor(tmp_path: Path) -> None:
-    store = Store(tmp_path / "instance.db", Retention())
-    loaded = store.open(now_ms())
-    draft = Draft(State(loaded.entries, loaded.seq, 0), now_ms(), read_only=False, tells=False)
-    draft.apply(CHANGES[:1], Caller(Actor("delegate", "del_1"), "del_1", OPERATOR, Level.OWNER))
-    store.write(Commit([told.record for told in draft.told], [], [], draft.seq, draft.now))
-    store.read(lambda raw: raw.execute("UPDATE history SET public_id = NULL").fetchall())
+    path = tmp_path / "instance.db"
+    first = migrate.list_migrations("instance")[0]
+    raw = sqlite.connect(path)
+    for statement in migrate.split_statements(first.sql):
+        raw.execute(statement)
+    raw.execute("UPDATE schema SET version = 1")
+    raw.execute(
+        """INSERT INTO history (seq, at_ms, op, key, previous_value, previous_attributes, actor_kind, actor_id)
+           VALUES (1, 1, 'delete', 'a', '1', '{}', 'delegate', 'del_1')"""
+    )
+    raw.execute("UPDATE instance SET seq = 1")
+    raw.execute("INSERT INTO operations (principal, op_id, seq, at_ms) VALUES ('del_1', 'op_1', 1, 1)")
+    raw.close()
+    store = Store(path, Retention())
+    assert store.open(now_ms()).seq == 1
     (line,) = store.read(queries.list_told_since, 0, 1)
+    assert store.read(queries.find_answer, "del_1", "op_1", 0) is None
     store.close()
-    assert line.public_id == "del_1"
+    told = retell(line, READER)
+    assert told is not None
+    assert json.loads(told) == {"type": "key_deleted", "key": "a", "deletedBy": "del_1", "timestamp": 1, "seq": 1}
