@@ -125,7 +125,7 @@ async def _admit(request: Request, rooms: Rooms, instance_id: str) -> Admitted |
     if api_key is not None:
         principal = await rooms.entrance.identify(api_key)
     elif not presented.is_empty:
-        principal = await rooms.entrance.enter(request, "read:instances")
+        principal = await rooms.entrance.admit(request)
     else:
         return await admit_dev_user(rooms, instance_id) if rooms.dev_user is not None else None
     if rooms.is_dev_user(principal):
