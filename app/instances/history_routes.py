@@ -24,7 +24,7 @@ from app.instances.rest import (
     operation_of,
 )
 from app.projects.access import Level
-from app.projects.project_routes import CREDENTIALS
+from app.projects.project_routes import DELEGATED
 
 CHANGES, MOST_CHANGES = 100, 1_000
 # How often a plan is made anew because a key of it was changed meanwhile.
@@ -112,7 +112,7 @@ class Undone(msgspec.Struct):
         Query("cursor", {"type": "integer", "minimum": 1}, "From the `Link` of the page before."),
     ),
     errors=READ_ERRORS,
-    credentials=CREDENTIALS,
+    credentials=DELEGATED,
     cached=True,
 )
 async def show(request: Request) -> Response:
@@ -137,7 +137,7 @@ async def show(request: Request) -> Response:
     answer=Reverted,
     body=Revert,
     errors=WRITE_ERRORS,
-    credentials=CREDENTIALS,
+    credentials=DELEGATED,
     example={"seq": 12},
     idempotent=True,
 )
@@ -162,7 +162,7 @@ async def revert(request: Request) -> Response:
     answer=Undone,
     body=Undo,
     errors=WRITE_ERRORS,
-    credentials=CREDENTIALS,
+    credentials=DELEGATED,
     example={"actor": "user_1", "sinceSeq": 12},
     idempotent=True,
 )
