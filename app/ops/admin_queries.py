@@ -5,6 +5,10 @@ from typing import NamedTuple
 from app.edge.database import Database
 
 
+# Beyond this a number says no more than that there are many.
+COUNTED = 100_000
+
+
 class Day(NamedTuple):
     """What all users spent on one day, UTC."""
 
@@ -15,6 +19,8 @@ class Day(NamedTuple):
 
 
 class Counts(NamedTuple):
+    """None of them goes beyond COUNTED."""
+
     users: int
     keys: int
     projects: int
@@ -36,8 +42,8 @@ class Listed(NamedTuple):
 async def list_days(db: Database, since_ms: int) -> list[Day]:
     """Days since then on which there was any usage, oldest first."""
     rows = await db.page(
-        """SELECT day_start_ms, sum(total_tokens), sum(events), sum(cost_micros) FROM usage_rollups
-           WHERE day_start_ms >= ? GROUP BY day_start_ms ORDER BY day_start_ms""",
+        """SELECT day_start_ms, total_tokens, events, cost_micros FROM usage_days
+           WHERE day_start_ms >= ? ORDER BY day_start_ms""",
         since_ms,
     )
     return [Day(*row) for row in rows]
@@ -45,8 +51,10 @@ async def list_days(db: Database, since_ms: int) -> list[Day]:
 
 async def get_counts(db: Database) -> Counts:
     rows = await db.page(
-        """SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM api_keys WHERE status = 'active'),
-                  (SELECT count(*) FROM projects), (SELECT count(*) FROM instances)"""
+        """SELECT (SELECT count(*) FROM (SELECT 1 FROM users LIMIT :most)),
+                  (SELECT count(*) FROM (SELECT 1 FROM api_keys WHERE status = 'active' LIMIT :most)),
+                  (SELECT count(*) FROM (SELECT 1 FROM projects LIMIT :most)),
+                  (SELECT count(*) FROM (SELECT 1 FROM instances LIMIT :most))""".replace(":most", str(COUNTED))
     )
     return Counts(*rows[0])
 
