@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 from app.edge.database import Database
 
-
 # Beyond this a number says no more than that there are many.
 COUNTED = 100_000
 
@@ -36,7 +35,7 @@ class Listed(NamedTuple):
     owner_id: str
     region: str
     is_readonly: int
-    updated_at: str
+    updated_at_ms: int
 
 
 async def list_days(db: Database, since_ms: int) -> list[Day]:
@@ -62,7 +61,8 @@ async def get_counts(db: Database) -> Counts:
 async def list_instances(db: Database, after: str, limit: int) -> list[Listed]:
     """Instances after an id, in the order of ids."""
     rows = await db.page(
-        """SELECT i.id, i.name, p.name, p.owner_id, i.region, i.is_readonly, i.updated_at
+        """SELECT i.id, i.name, p.name, p.owner_id, i.region, i.is_readonly,
+                  unixepoch(i.updated_at) * 1000
            FROM instances i JOIN projects p ON p.id = i.project_id WHERE i.id > ? ORDER BY i.id LIMIT ?""",
         after,
         limit,
