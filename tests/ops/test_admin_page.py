@@ -215,6 +215,21 @@ def test_neither_a_deletion_nor_a_new_key_goes_over_what_is_there(server: Server
         assert writer.settle() == []
 
 
+def test_what_somebody_is_writing_stays_when_its_key_is_deleted(server: Server, tmp_path: Path) -> None:
+    with joined(server, "gone") as writer, browsing(tmp_path / "profile") as tab:
+        writer.say("set", key="plan", value="first", timestamp=1)
+        writer.until("key_updated")
+        tab.enter(server.url)
+        tab.open(f"{server.url}/admin/instances/gone")
+        tab.until("shown.get('plan')?.base === 1")
+        tab.type("plan", "half written")
+        writer.say("delete", key="plan")
+        writer.until("key_deleted")
+        tab.until("document.querySelector('[data-key=plan] .problem').innerText.includes('dev-user deleted this')")
+        tab.click("[data-key=plan] .save")
+        assert writer.until("key_updated")[-1]["value"] == "half written"
+
+
 def test_nothing_is_wider_than_a_phone(server: Server, tmp_path: Path) -> None:
     with joined(server, "narrow") as writer, browsing(tmp_path / "profile") as tab:
         writer.say("set", key="k" * 200, value="x" * 5_000, attributes={"contentTags": ["t" * 90]}, timestamp=1)

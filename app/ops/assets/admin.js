@@ -167,9 +167,15 @@ function flash(card) {
   card.classList.add("fresh");
 }
 
-function drop(key) {
+// What somebody is writing stays, to be saved as a new key or left.
+function drop(key, by = "somebody") {
   const kept = shown.get(key);
   if (!kept) return;
+  if (kept.card.classList.contains("dirty")) {
+    kept.base = kept.entry.seq = 0;
+    kept.news.hidden = true;
+    return complain(kept, by + " deleted this while you were writing. Save makes it anew.");
+  }
   kept.card.remove();
   shown.delete(key);
 }
@@ -198,8 +204,8 @@ function hear(frame) {
     wait = RETRY_MS;
     number(frame.seq);
   } else if (frame.type === "key_updated") put(frame.key, { value: frame.value, attributes: frame.attributes, updatedAt: frame.timestamp, seq: frame.seq }, frame.updatedBy);
-  else if (frame.type === "key_deleted") drop(frame.key);
-  else if (frame.type === "cleared") for (const key of [...shown.keys()]) drop(key);
+  else if (frame.type === "key_deleted") drop(frame.key, frame.deletedBy);
+  else if (frame.type === "cleared") for (const key of [...shown.keys()]) drop(key, frame.clearedBy);
   else if (frame.type === "ack") return answer(frame.opId);
   else if (frame.type === "error" && asked.has(frame.opId)) return answer(frame.opId, frame.error, frame.code);
   else if (frame.type === "error") return say(frame.error, false);
