@@ -5,7 +5,7 @@ from typing import NamedTuple
 from app.edge.database import Database
 
 # Beyond this a number says no more than that there are many.
-COUNTED = 100_000
+COUNTED = 10_000
 
 
 class Day(NamedTuple):

@@ -80,7 +80,9 @@ function draw(key) {
     make("div", { className: "moves" }, kept.save, remove),
   );
   shown.set(key, kept);
-  const next = [...list.children].find((other) => other.dataset.key > key);
+  // A sync comes in order, so that most keys go to the end without a search.
+  const last = list.lastElementChild;
+  const next = last === null || last.dataset.key < key ? null : [...list.children].find((other) => other.dataset.key > key);
   list.insertBefore(kept.card, next ?? null);
   return kept;
 }
@@ -200,7 +202,7 @@ filter.addEventListener("input", () => {
 function hear(frame) {
   if (frame.type === "sync") {
     for (const key of [...shown.keys()]) if (!(key in frame.data)) drop(key);
-    for (const [key, entry] of Object.entries(frame.data)) put(key, { ...entry, seq: null });
+    for (const [key, entry] of Object.entries(frame.data).sort(([one], [other]) => (one < other ? -1 : 1))) put(key, { ...entry, seq: null });
     wait = RETRY_MS;
     number(frame.seq);
   } else if (frame.type === "key_updated") put(frame.key, { value: frame.value, attributes: frame.attributes, updatedAt: frame.timestamp, seq: frame.seq }, frame.updatedBy);
