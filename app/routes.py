@@ -115,6 +115,7 @@ ROUTES = (
     Route("POST", "/admin/ws-token", at_primary, admin.give_ticket),
     Route("GET", "/admin/instances/{id}", anywhere, admin.show_instance),
     Route("GET", "/admin/instances/{id}/history", anywhere, admin.show_history),
+    Route("GET", "/admin/instances/{id}/seqs", anywhere, admin.show_seqs),
     Route("GET", "/admin/admin.css", anywhere, admin.show_style),
     Route("GET", "/admin/admin.js", anywhere, admin.show_script),
 )

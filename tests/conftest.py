@@ -51,12 +51,15 @@ class Server:
         self.environ = inherited | {"ADMIN_TOKEN": ADMIN_TOKEN, "LOG_LEVEL": "warning"} | environ
         self.process: subprocess.Popen[bytes] | None = None
         self.log_path = data_dir / "server.log"
+        # What the command is run by, where that is not this process's own world.
+        self.within: tuple[str, ...] = ()
 
     def start(self) -> None:
         self.data_dir.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 [
+                    *self.within,
                     sys.executable,
                     "-m",
                     "app.cli",

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, TypeVar
 
 E = TypeVar("E", bound=Callable[..., Any])
 
-BEARER, API_KEY, ADMIN = "bearer", "apiKey", "admin"
+BEARER, API_KEY, ADMIN, DELEGATE = "bearer", "apiKey", "admin", "delegate"
 
 
 class Query(NamedTuple):

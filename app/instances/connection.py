@@ -11,7 +11,7 @@ from websockets.frames import CloseCode
 from app.edge.clock import now_ms
 from app.edge.database import Database
 from app.edge.socket import Socket
-from app.errors import AppError, NotFound, Unavailable
+from app.errors import AppError, NotFound
 from app.identity.principal import Account, Kind, Principal
 from app.instances import protocol
 from app.instances.allowance import Allowance
@@ -153,7 +153,7 @@ class Connection:
             changes = frame.ops if isinstance(frame, Batch) else (frame,)
             try:
                 self._hub.post(self._member, changes, frame.op_id)
-            except Unavailable as error:
+            except AppError as error:
                 self._member.error(error.message, UNAVAILABLE, frame.op_id)
 
     def _refuse_frame(self, error: ParseError) -> None:
@@ -162,8 +162,8 @@ class Connection:
             return
         try:
             self._hub.refuse(self._member, error.code, error.message, error.key, error.op_id)
-        except Unavailable as full:
-            self._member.error(full.message, UNAVAILABLE, error.op_id)
+        except AppError as closed:
+            self._member.error(closed.message, UNAVAILABLE, error.op_id)
 
     def _be_present(self, member: Member, hub: Hub, state: msgspec.Raw) -> None:
         size = memoryview(state).nbytes

@@ -19,7 +19,7 @@ from app.instances.protocol import Whole
 from app.instances.queries import Told
 from app.instances.rest import READ_ERRORS, enter_instance, etag_of, etag_response, hubs_of
 from app.projects.access import Level
-from app.projects.project_routes import CREDENTIALS
+from app.projects.project_routes import DELEGATED
 
 CHANGES, MOST_CHANGES = 100, 1_000
 _BEGINNING = (1 << 53) - 1
@@ -105,7 +105,7 @@ class Undone(msgspec.Struct):
         Query("cursor", {"type": "integer", "minimum": 1}, "From the `Link` of the page before."),
     ),
     errors=READ_ERRORS,
-    credentials=CREDENTIALS,
+    credentials=DELEGATED,
     cached=True,
 )
 async def show(request: Request) -> Response:
@@ -130,7 +130,7 @@ async def show(request: Request) -> Response:
     answer=Reverted,
     body=Revert,
     errors=PLAN_ERRORS,
-    credentials=CREDENTIALS,
+    credentials=DELEGATED,
     example={"seq": 12},
     idempotent=True,
 )
@@ -151,7 +151,7 @@ async def revert(request: Request) -> Response:
     answer=Undone,
     body=Undo,
     errors=PLAN_ERRORS,
-    credentials=CREDENTIALS,
+    credentials=DELEGATED,
     example={"actor": "user_1", "sinceSeq": 12},
     idempotent=True,
 )

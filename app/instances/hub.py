@@ -51,14 +51,12 @@ class Hub:
         # Whether webhooks listen, and who is told when the file owes them something.
         self.tells = False
         self.owing: Callable[[Hub], None] = lambda hub: None
-        self.epoch = ""
-        self.told_from = 1
+        self.epoch, self.told_from = "", 1
         self.users = 0
         self._state = State({}, 0, 0)
         # No entry expires before this; None while none does.
         self._expires_at_ms: int | None = None
-        self._store = store
-        self._thread = thread
+        self._store, self._thread = store, thread
         self._mailbox = Mailbox()
         self._task: asyncio.Task[None] | None = None
 
@@ -79,11 +77,11 @@ class Hub:
         self._expires_at_ms = self._next_expiry()
         self._task = asyncio.create_task(self._run())
 
-    async def stop(self) -> None:
-        """Finish what is in the mailbox, then close the file."""
+    async def stop(self, why: Callable[[], AppError]) -> None:
+        """Finish what is in the mailbox, then close the file. Who still asks is told `why`."""
         if self._task is not None:
             last = self._put_visit(_nothing)
-            self._mailbox.close()
+            self._mailbox.close(why)
             await last
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -97,6 +95,8 @@ class Hub:
         return await self._read(self._store.read, fn, *args)
 
     async def _read(self, fn: Callable[..., T], *args: Any) -> T:
+        # Read later, a file that was deleted would be made anew.
+        self._mailbox.check_open()
         try:
             return await self.on_thread(fn, *args)
         except sqlite.Error as error:
@@ -280,7 +280,7 @@ class Hub:
     # -- expiry ----------------------------------------------------------------------------------------
 
     def _until_expiry(self) -> float | None:
-        """Seconds until the next entry may expire; None while none does."""
+        """In seconds; None while no entry expires."""
         return None if self._expires_at_ms is None else max(0.0, (self._expires_at_ms - now_ms()) / 1000)
 
     def _next_expiry(self, least: int = 0) -> int | None:

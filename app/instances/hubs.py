@@ -2,19 +2,19 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import uniform
+from weakref import WeakValueDictionary
 
 import structlog
 
 from app.edge import sqlite
 from app.edge.changes import Changes
 from app.edge.clock import now_ms
-from app.edge.database import Connection, Database
+from app.edge.database import Database
 from app.errors import AppError, NotFound, Unavailable
-from app.identity.principal import Principal
 from app.instances import protocol
 from app.instances.hub import DELETED, DELETED_REASON, GOING_AWAY, GOING_AWAY_REASON, Hub
 from app.instances.member import Member
@@ -40,7 +40,7 @@ class Hubs:
         self._stores = Stores(folder, retention)
         self._relay = Relay(db)
         self._open: dict[str, Hub] = {}
-        self._opening: dict[str, asyncio.Lock] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._closing = False
 
     def listen(self, changes: Changes) -> None:
@@ -68,11 +68,8 @@ class Hubs:
         hub = self._open.get(instance_id)
         if hub is not None:
             return hub
-        lock = self._opening.setdefault(instance_id, asyncio.Lock())
-        async with lock:
-            hub = self._open.get(instance_id) or await self._start(instance_id)
-        self._opening.pop(instance_id, None)
-        return hub
+        async with self._lock(instance_id):
+            return self._open.get(instance_id) or await self._start(instance_id)
 
     async def clone(self, source_id: str, new_id: str) -> None:
         """Copy what is committed of one instance into another, which has nothing yet."""
@@ -90,7 +87,7 @@ class Hubs:
             for hub in self.seen():
                 hub.audience.drop_slow(now)
                 if hub.idle and now - hub.audience.left_at > IDLE_SECONDS:
-                    await self._stop(hub)
+                    await self._stop(hub, _is_closing)
 
     async def close(self) -> None:
         """Tell everybody that it goes away, finish what was accepted, close the files."""
@@ -99,7 +96,7 @@ class Hubs:
             task.cancel()
         for hub in self.seen():
             hub.audience.close_all(GOING_AWAY, GOING_AWAY_REASON, protocol.going_away(away_ms()))
-            await self._stop(hub)
+            await self._stop(hub, _is_closing)
         self._stores.close()
 
     async def _start(self, instance_id: str) -> Hub:
@@ -125,12 +122,16 @@ class Hubs:
         idle = sorted((hub for hub in self._open.values() if hub.idle), key=lambda hub: hub.audience.left_at)
         if not idle:
             raise Unavailable(f"Too many instances are open: {len(self._open)} of {OPEN_INSTANCES}")
-        await self._stop(idle[0])
+        await self._stop(idle[0], _is_closing)
 
-    async def _stop(self, hub: Hub) -> None:
+    async def _stop(self, hub: Hub, why: Callable[[], AppError]) -> None:
         self._open.pop(hub.id, None)
         await self._relay.detach(hub)
-        await hub.stop()
+        await hub.stop(why)
+
+    def _lock(self, instance_id: str) -> asyncio.Lock:
+        """Whoever opens an instance or deletes it is alone with it."""
+        return self._locks.setdefault(instance_id, asyncio.Lock())
 
     def _soon(self, loop: asyncio.AbstractEventLoop, work: "asyncio.Future[None] | object") -> None:
         task: asyncio.Task[None] = loop.create_task(work)  # type: ignore[arg-type]
@@ -138,12 +139,14 @@ class Hubs:
         task.add_done_callback(self._tasks.discard)
 
     async def _delete(self, instance_id: str) -> None:
-        hub = self._open.get(instance_id)
-        if hub is not None:
-            hub.audience.close_all(DELETED, DELETED_REASON)
-            await self._stop(hub)
-        store = self._stores.store(instance_id)
-        await asyncio.get_running_loop().run_in_executor(self._stores.thread_of(instance_id), store.delete)
+        # Who is opening it has found its row before, and would make the file again behind this.
+        async with self._lock(instance_id):
+            hub = self._open.get(instance_id)
+            if hub is not None:
+                hub.audience.close_all(DELETED, DELETED_REASON)
+                await self._stop(hub, _is_gone)
+            store = self._stores.store(instance_id)
+            await asyncio.get_running_loop().run_in_executor(self._stores.thread_of(instance_id), store.delete)
 
     async def _review(self) -> None:
         """Ask again what every member may do: downgraded in place, or closed."""
@@ -156,14 +159,17 @@ class Hubs:
     async def review(self, hub: Hub, member: Member) -> None:
         """Ask again what a member may do."""
         try:
-            level = await self._db.read(_level, member.caller.asked, hub.id, now_ms())
+            found = await self._db.read(access.level_of, member.caller.asked, hub.id, now_ms())
         except AppError as error:
             log.warning("access_not_reviewed", instance=hub.id, error=error.message)
             return
-        self._hold_to(member, level)
+        if found.instance is None:
+            # It joined while its instance was deleted, too late to be told with the others.
+            member.socket.close(DELETED, DELETED_REASON)
+        else:
+            self._hold_to(member, min(found.level, member.cap))
 
     def _hold_to(self, member: Member, level: Level) -> None:
-        level = min(level, member.cap)
         if level < Level.READ:
             member.socket.close(REVOKED, REVOKED_REASON)
         elif level != member.caller.level:
@@ -175,5 +181,9 @@ def away_ms() -> int:
     return round(uniform(*AWAY_MS))
 
 
-def _level(connection: Connection, principal: Principal, instance_id: str, now: int) -> Level:
-    return access.level_of(connection, principal, instance_id, now).level
+def _is_gone() -> AppError:
+    return NotFound(NO_INSTANCE)
+
+
+def _is_closing() -> AppError:
+    return Unavailable("The instance is being closed")

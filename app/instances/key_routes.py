@@ -27,7 +27,7 @@ from app.instances.rest import (
     in_http,
 )
 from app.projects.access import Done, Level
-from app.projects.project_routes import CREDENTIALS
+from app.projects.project_routes import DELEGATED
 
 NO_KEY = "Key not found"
 CHANGED = "The key has changed since"
@@ -81,7 +81,7 @@ class KeySet(msgspec.Struct):
         Query("tag", {"type": "string"}, "Only keys with this content tag."),
     ),
     errors=READ_ERRORS,
-    credentials=CREDENTIALS,
+    credentials=DELEGATED,
     cached=True,
 )
 async def show_all(request: Request) -> Response:
@@ -98,7 +98,7 @@ async def show_all(request: Request) -> Response:
     return etag_response(request, KeysView(keys, seq), etag_of(hub, seq))
 
 
-@operation(answer=KeyView, errors=READ_ERRORS, credentials=CREDENTIALS, cached=True)
+@operation(answer=KeyView, errors=READ_ERRORS, credentials=DELEGATED, cached=True)
 async def show(request: Request) -> Response:
     """One entry."""
     entered = await enter_instance(request, Level.READ)
@@ -110,7 +110,7 @@ async def show(request: Request) -> Response:
     answer=KeyView,
     body=KeySet,
     errors=WRITE_ERRORS,
-    credentials=CREDENTIALS,
+    credentials=DELEGATED,
     example={"value": "Tomatoes", "attributes": {"type": "text"}},
     also={201: KeyView},
 )
@@ -126,7 +126,7 @@ async def put(request: Request) -> Response:
         return _entry_response(request, hub, result.left.entry, 200 if result.left.was_there else 201)
 
 
-@operation(answer=Done, errors=WRITE_ERRORS, credentials=CREDENTIALS)
+@operation(answer=Done, errors=WRITE_ERRORS, credentials=DELEGATED)
 async def delete(request: Request) -> Response:
     """Delete an entry, with `If-Match` only as the caller knows it."""
     entered = await enter_instance(request, Level.WRITE)

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from app.errors import Unavailable
+from app.errors import AppError, Unavailable
 from app.instances.draft import Caller, Change, Draft, Refusal
 from app.instances.entry import Entry
 from app.instances.member import Member
@@ -62,22 +62,25 @@ class Mailbox:
     def __init__(self) -> None:
         self._items: deque[Ask | Visit] = deque()
         self._woken = asyncio.Event()
-        self._closed = False
+        self._closed: Callable[[], AppError] | None = None
 
     def __len__(self) -> int:
         return len(self._items)
 
     def put(self, item: Ask | Visit) -> None:
-        if self._closed:
-            raise Unavailable("The instance is being closed")
+        self.check_open()
         if len(self._items) >= MAILBOX:
             raise Unavailable(f"The instance has too much to do: {len(self._items)} of {MAILBOX}")
         self._items.append(item)
         self._woken.set()
 
-    def close(self) -> None:
-        """Take nothing more; what is in it stays to be done."""
-        self._closed = True
+    def close(self, why: Callable[[], AppError]) -> None:
+        """Take nothing more, and say why; what is in it stays to be done."""
+        self._closed = why
+
+    def check_open(self) -> None:
+        if self._closed is not None:
+            raise self._closed()
 
     async def wait(self) -> None:
         """Until there is something."""

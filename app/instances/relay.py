@@ -50,7 +50,8 @@ class Relay:
             await asyncio.wait([task])
 
     def carry(self, hub: Hub) -> None:
-        if hub.id not in self._running:
+        # What a hub still commits while it stops stays in its file until it is opened again.
+        if self._hubs.get(hub.id) is hub and hub.id not in self._running:
             task = asyncio.get_running_loop().create_task(self._carry(hub))
             self._running[hub.id] = task
             task.add_done_callback(lambda _: self._running.pop(hub.id, None))

@@ -8,7 +8,7 @@ from app.edge.clock import now_ms
 from app.edge.database import Connection as Connected
 from app.edge.http import cached_response, db_of, find_query, json_response, read_json
 from app.edge.node import Node
-from app.edge.openapi import ADMIN, API_KEY, BEARER, operation
+from app.edge.openapi import ADMIN, operation
 from app.edge.upgrade import Upgrade
 from app.errors import Forbidden, Invalid, NotFound, Unauthenticated
 from app.identity.authenticator import authenticate_operator
@@ -21,6 +21,7 @@ from app.instances.tickets import Tickets
 from app.projects import access
 from app.projects.access import NO_INSTANCE, Level, check_id
 from app.projects.door import enter
+from app.projects.project_routes import DELEGATED
 
 ERRORS = (400, 401, 403, 404, 413, 429, 503)
 
@@ -44,7 +45,7 @@ class TicketGiven(msgspec.Struct):
 PERMISSIONS = {None: Level.ADMIN, "read": Level.READ, "write": Level.WRITE, "admin": Level.ADMIN}
 
 
-@operation(answer=TicketGiven, body=TicketAsked, errors=ERRORS, credentials=(BEARER, API_KEY))
+@operation(answer=TicketGiven, body=TicketAsked, errors=ERRORS, credentials=DELEGATED)
 async def give_ticket(request: Request) -> Response:
     """A ticket for one socket of an instance, good for a minute and capped to what the caller may do."""
     principal = await enter(request)
@@ -65,7 +66,7 @@ def _readable_level(connection: Connected, principal: Principal, instance_id: st
     return access.require_instance(connection, principal, instance_id, Level.READ, now, absent=NO_ACCESS_TEXT)[0]
 
 
-@operation(status=101, errors=(400, 401, 403, 404, 503), credentials=(BEARER, API_KEY))
+@operation(status=101, errors=(400, 401, 403, 404, 503), credentials=DELEGATED)
 async def sync(request: Request) -> Response:
     """Live entries over a WebSocket: `auth_success`, `sync`, then every change as it is committed.
 
@@ -119,7 +120,7 @@ async def _admit(request: Request, rooms: Rooms, instance_id: str) -> Admitted |
     if api_key is not None:
         principal = await rooms.entrance.identify(api_key)
     elif not presented.is_empty:
-        principal = await rooms.entrance.enter(request, "read:instances")
+        principal = await rooms.entrance.admit(request)
     else:
         return await admit_dev_user(rooms, instance_id) if rooms.dev_user is not None else None
     if rooms.is_dev_user(principal):

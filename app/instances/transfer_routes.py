@@ -19,7 +19,7 @@ from app.instances.protocol import Delete, Set
 from app.instances.rest import READ_ERRORS, enter_instance, hubs_of
 from app.instances.transfer import FORMATS, IMPORT_BYTES, MEDIA
 from app.projects.access import Level
-from app.projects.project_routes import CREDENTIALS
+from app.projects.project_routes import DELEGATED
 
 MERGE, REPLACE = "merge", "replace"
 
@@ -36,7 +36,7 @@ class Imported(msgspec.Struct):
     answer=dict[str, transfer.Exported],
     query=(Query("format", {"enum": list(FORMATS), "default": FORMATS[0]}),),
     errors=READ_ERRORS,
-    credentials=CREDENTIALS,
+    credentials=DELEGATED,
 )
 async def export(request: Request) -> Response:
     """All entries, as JSON or as Markdown."""
@@ -61,7 +61,7 @@ async def export(request: Request) -> Response:
     body_media=("application/json", "text/markdown"),
     query=(Query("mode", {"enum": [MERGE, REPLACE], "default": MERGE}, "`replace` deletes every other key."),),
     errors=PLAN_ERRORS,
-    credentials=CREDENTIALS,
+    credentials=DELEGATED,
     idempotent=True,
 )
 async def import_(request: Request) -> Response:

@@ -9,7 +9,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from app.edge.clock import now_ms
 from app.edge.http import db_of, find_query, json_response, query_int, read_body, read_json
 from app.edge.openapi import ADMIN, Query, operation
-from app.errors import Invalid, NotFound
+from app.errors import Invalid, NotFound, Unauthenticated
 from app.identity.principal import Kind, Principal
 from app.instances import history
 from app.instances.hubs import Hubs
@@ -46,6 +46,10 @@ class Entry(msgspec.Struct):
 
 class TicketWanted(msgspec.Struct):
     instanceId: str
+
+
+class Seqs(msgspec.Struct):
+    seqs: dict[str, int]
 
 
 @operation(
@@ -104,7 +108,7 @@ async def show_instance(request: Request) -> Response:
     row = await db_of(request).read(access_queries.find_instance, request.path_params["id"])
     if row is None:
         raise NotFound(NO_INSTANCE)
-    return _page(admin_page.instance(row, told, newest=before == NEWEST))
+    return _page(admin_page.instance(row, told, now_ms(), newest=before == NEWEST))
 
 
 @operation(answer=str, answer_media="text/html", errors=(401, 404, 503), credentials=(ADMIN,))
@@ -112,7 +116,19 @@ async def show_history(request: Request) -> Response:
     """The newest changes of one instance, as the piece of the page that shows them."""
     if not admin_door.is_inside(request):
         return _page("", 401)
-    return _page(admin_page.history(request.path_params["id"], await _told(request, NEWEST)))
+    return _page(admin_page.history(request.path_params["id"], await _told(request, NEWEST), now_ms()))
+
+
+@operation(answer=Seqs, errors=(401, 404, 503), credentials=(ADMIN,))
+async def show_seqs(request: Request) -> Response:
+    """The change that each key was last written by, for the `ifSeq` of the page's edits."""
+    if not admin_door.is_inside(request):
+        raise Unauthenticated("Unauthorized")
+    instance_id: str = request.path_params["id"]
+    check_id(instance_id, NO_INSTANCE)
+    async with _hubs(request).use(instance_id) as hub:
+        entries, _ = await hub.entries()
+    return json_response(Seqs({held.key: held.seq for held in entries}), 200, {"Cache-Control": "no-store"})
 
 
 @operation(answer=TicketGiven, body=TicketWanted, errors=(400, 401, 403, 404, 408, 413), credentials=(ADMIN,))

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from app.edge.clock import instant
 from app.instances.queries import Told
-from app.ops.admin_plot import DAYS, draw, short
-from app.ops.admin_queries import Counts, Day, Listed
+from app.ops.admin_figures import ago, bounded, moment, money, short
+from app.ops.admin_plot import DAYS, draw
+from app.ops.admin_queries import COUNTED, Counts, Day, Listed
 from app.projects.access_queries import Instance
 
 SHOWN_CHARACTERS = 160
@@ -18,7 +18,7 @@ def sign_in(*, wrong: bool) -> str:
     problem = '<p class="problem" role="alert">That is not the admin token.</p>' if wrong else ""
     return _shell(
         "Operator",
-        '<main class="entry"><h1>litehouse</h1><p class="soft">This page is the operator\'s.</p>'
+        '<main class="entry"><h1>litehouse</h1><p class="soft">For whoever runs this server.</p>'
         '<form method="post" action="/admin"><label for="token">Admin token</label>'
         '<input id="token" name="token" type="password" autocomplete="current-password" required autofocus>'
         f"{problem}<button>Enter</button></form></main>",
@@ -28,69 +28,86 @@ def sign_in(*, wrong: bool) -> str:
 def overview(
     days: Sequence[Day], counts: Counts, listed: Sequence[Listed], connections: Mapping[str, int], after: str, now: int
 ) -> str:
-    numbers = (
-        ("Tokens", short(sum(day.tokens for day in days))),
-        ("Events", short(sum(day.events for day in days))),
-        ("Cost", f"${sum(day.cost_micros for day in days) / 1e6:,.2f}"),
-        ("Users", f"{counts.users:,}"),
-        ("Active keys", f"{counts.keys:,}"),
-        ("Projects", f"{counts.projects:,}"),
-        ("Instances", f"{counts.instances:,}"),
-        ("Open here", f"{len(connections):,}"),
+    tokens, events = sum(day.tokens for day in days), sum(day.events for day in days)
+    spent = (
+        ("Tokens", f'<span title="{tokens:,}">{short(tokens)}</span>'),
+        ("Events", f'<span title="{events:,}">{short(events)}</span>'),
+        ("Cost", money(sum(day.cost_micros for day in days))),
     )
-    tiles = "".join(f"<li><span>{name}</span><b>{value}</b></li>" for name, value in numbers)
-    usage = f'<section><h2>Usage <small>all users, {DAYS} days</small></h2><div class="card">{draw(days, now)}</div>'
+    held = (
+        ("Users", bounded(counts.users, COUNTED)),
+        ("Active keys", bounded(counts.keys, COUNTED)),
+        ("Projects", bounded(counts.projects, COUNTED)),
+        ("Instances", bounded(counts.instances, COUNTED)),
+        ("Open now", f"{len(connections):,}"),
+        ("Connections", f"{sum(connections.values()):,}"),
+    )
     return _shell(
         "Overview",
-        f'{_bar("")}<main>{usage}<ul class="tiles">{tiles}</ul></section>'
-        f'<section id="instances"><h2>Instances</h2>{_instances(listed, connections)}'
+        f'{_bar("")}<main><h1>Overview</h1><section class="card" aria-labelledby="usage">'
+        f'<div class="head"><h2 id="usage">Usage <small>all users, the last {DAYS} days</small></h2>'
+        f"{_tiles(spent)}</div>{draw(days, now)}</section>"
+        f'<section class="card" aria-label="What there is">{_tiles(held)}</section>'
+        f'<section id="instances"><h2>Instances</h2>{_instances(listed, connections, now)}'
         f"{_pages('/admin', after, listed)}</section></main>",
     )
 
 
-def instance(row: Instance, told: Sequence[Told], *, newest: bool) -> str:
+def _tiles(numbers: Sequence[tuple[str, str]]) -> str:
+    tiles = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in numbers)
+    return f'<dl class="tiles">{tiles}</dl>'
+
+
+def instance(row: Instance, told: Sequence[Told], now: int, *, newest: bool) -> str:
     name = escape(row.name)
     facts = " · ".join(
         (f"<code>{escape(row.id)}</code>", escape(row.region), "read-only" if row.is_readonly else "writable")
     )
     keys = (
-        '<section><h2>Keys <small id="count"></small></h2><div id="keys" class="keys"></div>'
-        '<form id="new" class="card key"><h3>New key</h3><input name="key" aria-label="Key" placeholder="Key" required>'
-        '<textarea name="value" rows="2" aria-label="Value" placeholder="Text or JSON"></textarea>'
-        '<div class="moves"><button>Set</button></div></form>'
-        "<noscript><p>Live keys need the script of this page.</p></noscript></section>"
+        '<section><div class="head"><h2>Keys <small id="count"></small></h2>'
+        '<input id="filter" type="search" aria-label="Show keys that contain" placeholder="Filter keys"></div>'
+        '<div id="keys" class="card keys"></div><p id="nothing" class="card empty" hidden></p>'
+        '<form id="new" class="card key"><div><h3>New key</h3>'
+        '<input name="key" aria-label="Name of the new key" placeholder="Name" autocomplete="off" required></div>'
+        '<div><textarea name="value" rows="2" aria-label="Value of the new key" '
+        'placeholder="Text or JSON"></textarea><p class="problem" role="alert" hidden></p></div>'
+        '<div class="moves"><button>Add</button></div></form>'
+        '<noscript><p class="card empty">Live keys need the script of this page.</p></noscript></section>'
     )
     return _shell(
         row.name,
         f'{_bar(name)}<main id="live" data-instance="{escape(row.id)}" data-newest="{int(newest)}">'
         f'<header><h1>{name} <span id="state" class="state" role="status">connecting</span></h1>'
         f'<p class="soft">{facts}</p></header>{keys}'
-        f'<section><h2>History</h2><div id="history">{history(row.id, told)}</div></section></main>',
+        f'<section><h2>History</h2><div id="history">{history(row.id, told, now)}</div></section></main>',
         '<script src="/admin/admin.js" defer></script>',
     )
 
 
-def history(instance_id: str, told: Sequence[Told]) -> str:
+def history(instance_id: str, told: Sequence[Told], now: int) -> str:
     """The lines of one page, newest first, with the way to older ones."""
     if not told:
-        return '<p class="soft">No changes.</p>'
-    rows = "".join(_line(one) for one in told)
+        return '<p class="card empty">No changes here. Whatever is written is told here with who wrote it.</p>'
+    rows = "".join(_line(one, now) for one in told)
     # A page may end early where values are large, so the way on is there until the first change.
     older = (
         f'<a class="button" href="/admin/instances/{escape(instance_id)}?before={told[-1].seq}#history">Older</a>'
         if told[-1].seq > 1
         else ""
     )
-    heads = "".join(f"<th>{head}</th>" for head in ("Seq", "When (UTC)", "Who", "Change", "Key", "Now", "Before"))
+    heads = _heads("Seq", "When (UTC)", "Who", "Change", "Key", "Now", "Before")
     return f'<div class="wide card"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>{older}'
 
 
-def _line(one: Told) -> str:
-    when = instant(one.at_ms)[:19].replace("T", " ")
+def _heads(*heads: str) -> str:
+    return "".join(f'<th scope="col">{head}</th>' for head in heads)
+
+
+def _line(one: Told, now: int) -> str:
     who = f"{escape(one.actor_name or one.actor_id)} <small>{escape(one.actor_kind)}</small>"
     cells = (
         ("Seq", str(one.seq)),
-        ("When", f"<time>{when}</time>"),
+        ("When", moment(one.at_ms, now)),
         ("Who", who),
         ("Change", f'<b class="{escape(one.op)}">{escape(one.op)}</b>'),
         ("Key", f"<code>{escape(one.key or '')}</code>" if one.key else ""),
@@ -107,27 +124,26 @@ def _value(text: str | None) -> str:
     return f"<code>{escape(shown)}</code>"
 
 
-def _instances(listed: Sequence[Listed], connections: Mapping[str, int]) -> str:
+def _instances(listed: Sequence[Listed], connections: Mapping[str, int], now: int) -> str:
     if not listed:
-        return '<p class="soft">None here.</p>'
-    heads = "".join(f"<th>{head}</th>" for head in ("Instance", "Project", "Owner", "Region", "Live", "Updated (UTC)"))
-    rows = "".join(_instance_row(one, connections.get(one.id)) for one in listed[:INSTANCES_PAGE])
+        return '<p class="card empty">No instances here. A project brings its first one.</p>'
+    heads = _heads("Instance", "Project", "Owner", "Region", "Connections", "Updated")
+    rows = "".join(_instance_row(one, connections.get(one.id), now) for one in listed[:INSTANCES_PAGE])
     return f'<div class="wide card"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
 
 
-def _instance_row(one: Listed, connected: int | None) -> str:
-    mark = " <small>read-only</small>" if one.is_readonly else ""
+def _instance_row(one: Listed, connected: int | None, now: int) -> str:
+    mark = ' <span class="chip">read-only</span>' if one.is_readonly else ""
     cells = (
         (
             "Instance",
-            f'<a href="/admin/instances/{escape(one.id)}">{escape(one.name)}</a>{mark}<br>'
-            f"<code>{escape(one.id)}</code>",
+            f'<a href="/admin/instances/{escape(one.id)}">{escape(one.name)}</a>{mark}<code>{escape(one.id)}</code>',
         ),
         ("Project", escape(one.project)),
         ("Owner", f"<code>{escape(one.owner_id)}</code>"),
         ("Region", escape(one.region)),
-        ("Live", "" if connected is None else f'<span class="state on">{connected}</span>'),
-        ("Updated", f"<time>{escape(one.updated_at)}</time>"),
+        ("Connections", "" if connected is None else f'<span class="state on">{connected:,}</span>'),
+        ("Updated", ago(one.updated_at_ms, now)),
     )
     return _row(cells)
 

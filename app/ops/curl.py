@@ -4,7 +4,7 @@ import json
 import shlex
 from typing import Any
 
-from app.edge.openapi import ADMIN, API_KEY, BEARER
+from app.edge.openapi import ADMIN, API_KEY, BEARER, DELEGATE
 
 Node = dict[str, Any]
 
@@ -14,6 +14,7 @@ HEADERS = {
     BEARER: '-H "Authorization: Bearer $TOKEN"',
     API_KEY: '-H "X-API-Key: $KEY"',
     ADMIN: '-H "X-Admin-Token: $ADMIN_TOKEN"',
+    DELEGATE: '-H "Authorization: ApiKey $DELEGATE:$SECRET"',
 }
 DEPTH = 3
 

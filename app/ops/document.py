@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 import app
-from app.edge.openapi import ADMIN, API_KEY, BEARER, Operation, Query, operation_of
+from app.edge.openapi import ADMIN, API_KEY, BEARER, DELEGATE, Operation, Query, operation_of
 from app.edge.placement import Placement
 from app.edge.router import Route
 from app.errors import CODES
@@ -48,6 +48,12 @@ SECURITY: Node = {
         "in": "header",
         "name": "X-Admin-Token",
         "description": "The operator's token. `X-Admin-Key` takes it too.",
+    },
+    DELEGATE: {
+        "type": "apiKey",
+        "in": "header",
+        "name": "Authorization",
+        "description": "A delegate's, written `ApiKey del_…:sec_…`. It opens the instances that were granted to it.",
     },
 }
 ERROR: Node = {

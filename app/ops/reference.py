@@ -4,14 +4,14 @@ import re
 from html import escape
 from typing import Any, NamedTuple
 
-from app.edge.openapi import ADMIN, API_KEY, BEARER
+from app.edge.openapi import ADMIN, API_KEY, BEARER, DELEGATE
 from app.errors import CODES
 from app.ops import curl
 from app.ops.shape import REQUIRED, Shapes, field, prose
 
 Node = dict[str, Any]
 
-CREDENTIALS = {BEARER: "Session token", API_KEY: "API key", ADMIN: "Operator"}
+CREDENTIALS = {BEARER: "Session token", API_KEY: "API key", ADMIN: "Operator", DELEGATE: "Delegate"}
 PLACES = {
     "anywhere": ("Any region", "The nearest machine answers."),
     "at_primary": ("Primary", "Runs where the database is written, wherever you call it."),

@@ -38,9 +38,18 @@ class Entrance:
             return NOBODY
         return await self._authenticator.authenticate(request, MINDCACHE, scope, operators=True)
 
-    async def identify(self, credential: str) -> Principal:
+    async def admit(self, request: Request) -> Principal:
+        """Who brings a header to a handshake, which no rate counts. Unauthenticated, Forbidden."""
+        if self._authenticator.is_operator(request):
+            return Principal(Kind.OPERATOR, None, is_operator=True)
+        presented = read_presented(request)
+        if presented.delegate is not None:
+            return await self._identify_delegate(presented.delegate)
+        return await self.identify(presented.bearer)
+
+    async def identify(self, credential: str | None) -> Principal:
         """Whose credential this is, where it came in a frame or in a query. Unauthenticated, Forbidden."""
-        if credential.startswith(DELEGATE_PREFIX):
+        if credential is not None and credential.startswith(DELEGATE_PREFIX):
             return await self._identify_delegate(credential)
         principal = await self._authenticator.identify(credential, MINDCACHE)
         if principal.key is not None:

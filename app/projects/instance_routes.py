@@ -22,7 +22,7 @@ from app.projects.instances import (
     NewInstance,
 )
 from app.projects.page import page_response, read_page
-from app.projects.project_routes import CREDENTIALS, READ_ERRORS, WRITE_ERRORS, id_of, region_of
+from app.projects.project_routes import CREDENTIALS, DELEGATED, READ_ERRORS, WRITE_ERRORS, id_of, region_of
 
 
 @operation(answer=InstancesView, query=page.PARAMETERS, errors=READ_ERRORS, credentials=CREDENTIALS, cached=True)
@@ -78,7 +78,7 @@ def _copier_of(request: Request) -> Copier:
     return copier
 
 
-@operation(answer=InstanceView, errors=READ_ERRORS, credentials=CREDENTIALS, cached=True)
+@operation(answer=InstanceView, errors=READ_ERRORS, credentials=DELEGATED, cached=True)
 async def show(request: Request) -> Response:
     """One instance, and what the caller may do in it."""
     principal = await enter(request)
@@ -90,7 +90,7 @@ async def show(request: Request) -> Response:
     answer=InstanceView,
     body=InstanceChange,
     errors=WRITE_ERRORS,
-    credentials=CREDENTIALS,
+    credentials=DELEGATED,
     example={"name": "final", "is_readonly": 1},
 )
 async def change(request: Request) -> Response:
@@ -101,7 +101,7 @@ async def change(request: Request) -> Response:
     return json_response(await db_of(request).write(instances.change, *arguments))
 
 
-@operation(answer=Done, errors=WRITE_ERRORS, credentials=CREDENTIALS)
+@operation(answer=Done, errors=WRITE_ERRORS, credentials=DELEGATED)
 async def delete(request: Request) -> Response:
     """Delete an instance and what is in it. Its id stays refused."""
     principal = await enter(request, WRITE_INSTANCES)

@@ -7,7 +7,7 @@ from app.edge import idempotency
 from app.edge.clock import now_ms
 from app.edge.http import cached_response, db_of, decode_json, json_response, query_choice, read_body, read_json
 from app.edge.node import Node
-from app.edge.openapi import ADMIN, API_KEY, BEARER, Query, operation
+from app.edge.openapi import ADMIN, API_KEY, BEARER, DELEGATE, Query, operation
 from app.errors import Unauthenticated
 from app.identity.api_keys import WRITE_INSTANCES
 from app.identity.door import MINDCACHE
@@ -19,6 +19,8 @@ from app.projects.page import page_response, read_page
 from app.projects.projects import NewProject, ProjectChange, ProjectMade, ProjectsView, ProjectView
 
 CREDENTIALS = (BEARER, API_KEY, ADMIN)
+# Where a delegate may do something, too.
+DELEGATED = (*CREDENTIALS, DELEGATE)
 READ_ERRORS = (400, 401, 403, 404, 429, 503)
 WRITE_ERRORS = (400, 401, 403, 404, 408, 409, 413, 422, 429, 503)
 INCLUDE = Query("include", {"type": "string", "enum": ["own", "public"], "default": "own"}, "Public projects too.")
@@ -28,7 +30,7 @@ INCLUDE = Query("include", {"type": "string", "enum": ["own", "public"], "defaul
     answer=ProjectsView,
     query=(INCLUDE, *page.PARAMETERS),
     errors=READ_ERRORS,
-    credentials=CREDENTIALS,
+    credentials=DELEGATED,
     cached=True,
 )
 async def show_all(request: Request) -> Response:

@@ -12,7 +12,7 @@ from app.projects import page, shares
 from app.projects.access import NO_INSTANCE, Done
 from app.projects.door import enter
 from app.projects.page import page_response, read_page
-from app.projects.project_routes import CREDENTIALS, READ_ERRORS, WRITE_ERRORS, id_of
+from app.projects.project_routes import CREDENTIALS, DELEGATED, READ_ERRORS, WRITE_ERRORS, id_of
 from app.projects.share_queries import Place
 from app.projects.shares import NO_SHARE, NewShare, ShareMade, SharesView
 
@@ -25,7 +25,7 @@ async def show_of_project(request: Request) -> Response:
     return await _show_all(request, Place(id_of(request), None))
 
 
-@operation(answer=SharesView, query=page.PARAMETERS, errors=READ_ERRORS, credentials=CREDENTIALS, cached=True)
+@operation(answer=SharesView, query=page.PARAMETERS, errors=READ_ERRORS, credentials=DELEGATED, cached=True)
 async def show_of_instance(request: Request) -> Response:
     """Who was let into an instance by itself, newest first. For its admins."""
     return await _show_all(request, Place(None, id_of(request, absent=NO_INSTANCE)))
@@ -50,7 +50,7 @@ async def create_of_project(request: Request) -> Response:
     status=201,
     body=NewShare,
     errors=WRITE_ERRORS,
-    credentials=CREDENTIALS,
+    credentials=DELEGATED,
     example=EXAMPLE,
     idempotent=True,
 )
@@ -59,7 +59,7 @@ async def create_of_instance(request: Request) -> Response:
     return await _create(request, Place(None, id_of(request, absent=NO_INSTANCE)))
 
 
-@operation(answer=Done, errors=WRITE_ERRORS, credentials=CREDENTIALS)
+@operation(answer=Done, errors=WRITE_ERRORS, credentials=DELEGATED)
 async def delete(request: Request) -> Response:
     """Take a share back; open connections that rested on it end."""
     principal = await enter(request, WRITE_INSTANCES)

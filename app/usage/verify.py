@@ -34,6 +34,7 @@ def verify(connection: Connection) -> Report:
         for where, rows in (
             ("usage_periods", verify_queries.list_period_differences(connection)),
             ("usage_rollups", verify_queries.list_rollup_differences(connection)),
+            ("usage_days", verify_queries.list_day_differences(connection)),
         )
         for row in rows
     ]

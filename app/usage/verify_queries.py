@@ -42,6 +42,17 @@ def list_rollup_differences(connection: Connection) -> list[Row]:
     )
 
 
+def list_day_differences(connection: Connection) -> list[Row]:
+    """The same by day, of all users together."""
+    return connection.fetch(
+        f"""WITH l AS (SELECT occurred_at_ms - occurred_at_ms % 86400000 AS at, {_SUMS} FROM usage_logs GROUP BY 1)
+            SELECT '', coalesce(c.day_start_ms, l.at), {_BOTH}
+            FROM l FULL JOIN usage_days c ON c.day_start_ms = l.at
+            WHERE {_DIFFER} LIMIT ?""",
+        DIFFERENCES,
+    )
+
+
 def count_broken_links(connection: Connection) -> int:
     """Rows whose previous_id is not the row before it of that user and period."""
     row = connection.fetch_one(
@@ -57,6 +68,7 @@ def count_rows(connection: Connection) -> tuple[int, int]:
     """`(ledger rows, counters)`."""
     row = connection.fetch_one(
         """SELECT (SELECT count(*) FROM usage_logs),
-                  (SELECT count(*) FROM usage_periods) + (SELECT count(*) FROM usage_rollups)"""
+                  (SELECT count(*) FROM usage_periods) + (SELECT count(*) FROM usage_rollups)
+                  + (SELECT count(*) FROM usage_days)"""
     )
     return (row[0], row[1]) if row else (0, 0)

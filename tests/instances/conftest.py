@@ -17,6 +17,7 @@ from tests.conftest import Server
 from tests.projects.conftest import Cast, Json, Key, Person
 
 HEAR_SECONDS = 10.0
+TICKET_SECRET = "what tickets are signed with in tests"
 _numbers = itertools.count(1)
 
 
@@ -112,7 +113,7 @@ def fresh(prefix: str = "room") -> str:
 def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cast]:
     """One server that knows people only: nobody is let in without a credential."""
     made = Cast(tmp_path_factory.mktemp("strict") / "data")
-    made.server.environ["DEV_USER"] = "0"
+    made.server.environ |= {"DEV_USER": "0", "JWT_SECRET": TICKET_SECRET}
     made.server.start()
     try:
         yield made

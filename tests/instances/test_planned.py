@@ -36,7 +36,7 @@ async def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
         made = Hub("room", Store(tmp_path / "room.db", Retention()), thread, read_only=False)
         await made.start()
         yield made
-        await made.stop()
+        await made.stop(lambda: Unavailable("Closed"))
 
 
 def setting(key: str, value: object, expires_at: int | None = None) -> Ask:

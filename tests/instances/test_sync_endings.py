@@ -1,15 +1,11 @@
 """Endings: an instance that is deleted, and access that is taken away while a socket is open."""
 
-import threading
 import time
 
-from websockets.exceptions import ConnectionClosed
-
-from tests.instances.conftest import dial, in_background, joined, ticket, turned_away
+from tests.instances.conftest import dial, joined, ticket, turned_away
 from tests.projects.conftest import Cast, Person, delegate, grant
 
 REVOKED_SECONDS = 1.0
-WRITERS = 4
 
 
 def test_deletion_closes_the_sockets_and_the_id_stays_refused(strict: Cast, alice: Person, room: str) -> None:
@@ -24,37 +20,6 @@ def test_deletion_closes_the_sockets_and_the_id_stays_refused(strict: Cast, alic
     with dial(strict.server, room) as later:
         later.say("auth", apiKey=strict.key(alice, "read").headers["X-API-Key"])
         assert later.hear()["code"] == "INSTANCE_NOT_FOUND"
-
-
-def test_deletion_while_others_write_closes_them_all_and_leaves_no_file(strict: Cast, alice: Person, room: str) -> None:
-    closings: list[tuple[int, str]] = []
-    writing = threading.Barrier(WRITERS + 1)
-
-    def write() -> None:
-        with joined(strict.server, room, alice.headers) as peer:
-            peer.say("set", key="a", value=0)
-            peer.settle()
-            writing.wait(10)
-            try:
-                for number in range(100_000):
-                    peer.say("set", key=f"k{number % 9}", value=number)
-                    # Who never reads would not come to the Close frame behind all the others' changes.
-                    peer.settle()
-            except ConnectionClosed as closed:
-                assert "Instance deleted" in str(closed)
-            closings.append(peer.closed())
-
-    threads = [in_background(write) for _ in range(WRITERS)]
-    writing.wait(10)
-    assert strict.call(alice, "DELETE", f"/api/instances/{room}").status_code == 200
-    for thread in threads:
-        thread.join(20)
-    assert closings == [(1000, "Instance deleted")] * WRITERS
-    deadline = time.monotonic() + 5
-    while list(strict.path.parent.glob(f"instances/*/{room}.db*")):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    assert turned_away(strict.server, room, alice.headers)[0] == 404
 
 
 def revoked_within(strict: Cast, room: str, headers: dict[str, str], revoke: object) -> tuple[int, str]:

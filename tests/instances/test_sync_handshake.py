@@ -1,22 +1,27 @@
 """Who is let in: every credential, and every refusal before and after the upgrade."""
 
 import concurrent.futures
+import threading
 import time
 
 import pytest
 from websockets.exceptions import InvalidStatus
 
 from app.edge.clock import now_ms
+from app.edge.limiter import Rate
 from app.errors import Unauthenticated
+from app.identity.door import WITH_CREDENTIAL
+from app.identity.principal import Account, Kind, Principal
 from app.instances.tickets import TICKET_SECONDS, Tickets
 from app.projects.access import Level
 from app.projects.door import NOBODY
 from tests.conftest import Server
-from tests.instances.conftest import dial, fresh, joined, ticket, turned_away
+from tests.instances.conftest import TICKET_SECRET, dial, fresh, joined, ticket, turned_away
 from tests.projects.conftest import Cast, Person, delegate, grant
 
 AUTH_SECONDS = 5.0
 SOCKETS = 8
+ROUNDS = 20
 
 
 def test_each_credential_lets_its_owner_in(strict: Cast, alice: Person, room: str) -> None:
@@ -108,19 +113,39 @@ def test_in_development_an_unknown_key_is_dev_user(open_server: Server) -> None:
 
 
 def test_of_sockets_that_redeem_one_ticket_one_is_let_in(strict: Cast, alice: Person, room: str) -> None:
-    token = ticket(strict, alice, room)
+    for sockets in (SOCKETS, *[2] * ROUNDS):
+        token = ticket(strict, alice, room)
+        together = threading.Barrier(sockets)
 
-    def enter(_: int) -> bool:
-        try:
-            with joined(strict.server, room, token=token):
-                return True
-        except InvalidStatus as refused:
-            assert refused.response.status_code == 401
-            return False
+        def enter(_: int, token: str = token, together: threading.Barrier = together) -> int:
+            together.wait(10)
+            try:
+                with joined(strict.server, room, token=token):
+                    return 101
+            except InvalidStatus as refused:
+                return refused.response.status_code
 
-    with concurrent.futures.ThreadPoolExecutor(SOCKETS) as pool:
-        assert sum(pool.map(enter, range(SOCKETS))) == 1
-    assert turned_away(strict.server, room, token=token) == (401, "Invalid token")
+        with concurrent.futures.ThreadPoolExecutor(sockets) as pool:
+            assert sorted(pool.map(enter, range(sockets))) == [101, *[401] * (sockets - 1)]
+        assert turned_away(strict.server, room, token=token) == (401, "Invalid token")
+
+
+def test_a_ticket_that_is_past_its_minute_is_refused_at_the_handshake(strict: Cast, alice: Person, room: str) -> None:
+    """The same ticket a little younger is let in, so that it is its age that is refused."""
+    account = Account(alice.id, alice.clerk_id, False, Rate(0, 0))
+    for age_ms, answer in ((TICKET_SECONDS * 1000 - 10_000, 101), (TICKET_SECONDS * 1000, 401)):
+        issued = Tickets((TICKET_SECRET,)).issue(room, Level.WRITE, Principal(Kind.USER, account), now_ms() - age_ms)
+        if answer == 101:
+            with dial(strict.server, room, token=issued.token) as peer:
+                assert peer.greeting()[0]["permission"] == "write"
+        else:
+            assert turned_away(strict.server, room, token=issued.token) == (401, "Token expired")
+
+
+def test_handshakes_are_not_counted(strict: Cast, alice: Person) -> None:
+    """An SDK whose instance was deleted comes back for ever, which must not stop its user's other requests."""
+    for _ in range(WITH_CREDENTIAL.burst + 1):
+        assert turned_away(strict.server, "nowhere", alice.headers)[0] == 404
 
 
 def test_a_ticket_is_capped_to_what_was_asked_and_to_the_grant(

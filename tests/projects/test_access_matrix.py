@@ -14,6 +14,7 @@ import pytest
 from app.edge.clock import now_ms
 from app.edge.database import Transaction
 from app.edge.limiter import Rate
+from app.edge.openapi import DELEGATE, operation_of
 from app.identity.principal import Account, Kind, Principal
 from app.projects import delegates, groups, projects, shares, webhooks
 from app.projects.delegates import KeyPermissions, NewDelegate, NewGrant, NewSecret
@@ -300,3 +301,10 @@ def test_every_route_of_these_rooms_stands_in_the_table() -> None:
     }
     assert routes - known == set()
     assert known - routes == set()
+
+
+def test_the_document_names_a_delegates_credential_where_it_opens_something() -> None:
+    marks = {f"{route.method} {re.sub(r':[a-z]+}', '}', route.path)}": operation_of(route.endpoint) for route in ROUTES}
+    named = {route for route, mark in marks.items() if mark is not None and DELEGATE in mark.credentials}
+    assert {cell.route for cell in CELLS if cell.who == "delegate" and cell.status in (200, 201)} <= named
+    assert not [route for route in named if re.search("/(groups|delegates|webhooks|usage|projects/)", route)]

@@ -18,9 +18,10 @@ def test_a_counter_that_is_wrong_and_a_broken_link_are_found(server: Server) -> 
         )
     clean = server.command("verify-usage", "--json")
     assert clean.returncode == 0
-    assert json.loads(clean.stdout) == {"rows": 3, "counters": 2, "brokenLinks": 0, "differences": []}
+    assert json.loads(clean.stdout) == {"rows": 3, "counters": 3, "brokenLinks": 0, "differences": []}
     raw.execute("UPDATE usage_periods SET total_tokens = total_tokens + 1")
     raw.execute("UPDATE usage_rollups SET events = 0")
+    raw.execute("UPDATE usage_days SET cost_micros = 7")
     raw.execute("UPDATE usage_logs SET previous_id = NULL WHERE id = 3")
     raw.close()
     broken = server.command("verify-usage", "--json")
@@ -30,4 +31,5 @@ def test_a_counter_that_is_wrong_and_a_broken_link_are_found(server: Server) -> 
     assert [(found["where"], found["counted"], found["ledger"]) for found in report["differences"]] == [
         ("usage_periods", [31, 12, 18, 3, 0], [30, 12, 18, 3, 0]),
         ("usage_rollups", [30, 12, 18, 0, 0], [30, 12, 18, 3, 0]),
+        ("usage_days", [30, 12, 18, 3, 7], [30, 12, 18, 3, 0]),
     ]

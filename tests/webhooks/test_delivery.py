@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+import socket
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from svix.webhooks import Webhook, WebhookVerificationError
@@ -38,6 +41,32 @@ pytestmark = pytest.mark.anyio
 NODE_SECONDS = 30
 WAIT_SECONDS = 10.0
 A_MOMENT = 0.001
+NAME = "hooks.example.com"
+# Three of loopback's addresses: one that may be called here as the web may, one where nobody listens, one that is
+# as internal as any.
+OUTSIDE, CLOSED, INSIDE = "127.0.0.1", "127.0.0.2", "127.0.0.3"
+# Ways to write 127.0.0.1 that the client takes for no address at all.
+SHORTHAND = ("2130706433", "0177.0.0.1", "127.1")
+INTERNAL_HOSTS = (
+    *SHORTHAND,
+    "127.0.0.1",
+    "localhost",
+    "0x7f000001",
+    "0.0.0.0",
+    "10.0.0.1",
+    "100.64.0.1",
+    "169.254.169.254",
+    "[::]",
+    "[::1]",
+    "[::ffff:127.0.0.1]",
+    "[::ffff:7f00:1]",
+    "[::127.0.0.1]",
+    "[64:ff9b::7f00:1]",
+    "[2002:7f00:1::]",
+    "[fdaa::3]",
+    "[fdaa:0:1::3]",
+    "[fe80::1]",
+)
 
 
 def signature(received: Received) -> dict[str, str]:
@@ -156,9 +185,7 @@ async def test_a_redirect_is_a_failure_and_is_not_followed(
     assert (line.state, line.response_status) == ("pending", status)
 
 
-@pytest.mark.parametrize(
-    "host", ["127.0.0.1", "localhost", "2130706433", "127.1", "[::ffff:127.0.0.1]", "[::1]", "0.0.0.0"]
-)
+@pytest.mark.parametrize("host", INTERNAL_HOSTS)
 async def test_nothing_internal_is_reached(places: Database, receiver: Receiver, clock: Clock, host: str) -> None:
     outbound = Outbound()
     await listen(places, receiver.url.replace("127.0.0.1", host))
@@ -168,8 +195,90 @@ async def test_nothing_internal_is_reached(places: Database, receiver: Receiver,
     assert receiver.received == []
     (line,) = await lines(places)
     assert (line.state, line.response_status) == ("pending", None)
-    if host in ("127.0.0.1", "localhost"):
-        assert line.error == "The address is internal"
+    assert line.error == ("The connection failed" if host in SHORTHAND else "The address is internal")
+
+
+def answer_with(monkeypatch: pytest.MonkeyPatch, *answers: tuple[str, ...]) -> None:
+    """Have each look-up of NAME give the next of these answers."""
+    real, coming = socket.getaddrinfo, list(answers)
+
+    def resolve(host: str, *arguments: Any, **named: Any) -> list[Any]:
+        addresses = coming.pop(0) if host == NAME else (host,)
+        return [found for address in addresses for found in real(address, *arguments, **named)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+
+
+@pytest.fixture
+def inside(receiver: Receiver) -> Iterator[socket.socket]:
+    """Who listens where nobody may be sent, at the receiver's port."""
+    with socket.socket() as listener:
+        listener.bind((INSIDE, port_of(receiver)))
+        listener.listen()
+        listener.setblocking(False)
+        yield listener
+
+
+def port_of(receiver: Receiver) -> int:
+    return int(receiver.url.rpartition(":")[2])
+
+
+@pytest.mark.parametrize("answers", [[(OUTSIDE,), (INSIDE,)], [(OUTSIDE,), (INSIDE, OUTSIDE)]])
+async def test_a_name_that_is_bound_anew_to_an_internal_address_is_not_followed(
+    places: Database,
+    receiver: Receiver,
+    inside: socket.socket,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    answers: list[tuple[str, ...]],
+) -> None:
+    """It was an address of the web when the webhook was made, and at the first attempt."""
+    answer_with(monkeypatch, *answers)
+    receiver.status = 500
+    await listen(places, f"http://{NAME}:{port_of(receiver)}/")
+    await happen(places, "evt_1")
+    for wait in (0, *RETRY_SECONDS[:1]):
+        clock.advance(wait)
+        # A client of its own for each attempt, because one remembers for a while what it has looked up.
+        outbound = Outbound([f"{OUTSIDE}/32"])
+        assert await Deliverer(places, outbound, may_hear, clock).deliver_due() == 1
+        await outbound.close()
+    with pytest.raises(BlockingIOError):
+        inside.accept()
+    (line,) = await lines(places)
+    if OUTSIDE in answers[1]:
+        assert (len(receiver.received), line.error) == (2, "The receiver answered 500")
+    else:
+        assert (len(receiver.received), line.error) == (1, "The address is internal")
+
+
+async def test_a_name_with_an_internal_address_behind_one_that_does_not_answer_is_not_followed(
+    places: Database, receiver: Receiver, inside: socket.socket, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer_with(monkeypatch, (CLOSED, INSIDE))
+    outbound = Outbound([f"{CLOSED}/32"])
+    await listen(places, f"http://{NAME}:{port_of(receiver)}/")
+    await happen(places, "evt_1")
+    assert await Deliverer(places, outbound, may_hear, clock).deliver_due() == 1
+    await outbound.close()
+    with pytest.raises(BlockingIOError):
+        inside.accept()
+    (line,) = await lines(places)
+    assert (line.state, line.response_status) == ("pending", None)
+
+
+async def test_a_redirect_to_an_internal_address_is_not_followed(
+    places: Database, receiver: Receiver, inside: socket.socket, clock: Clock
+) -> None:
+    receiver.status, receiver.location = 307, f"http://{INSIDE}:{port_of(receiver)}/latest/meta-data"
+    outbound = Outbound([f"{OUTSIDE}/32"])
+    await listen(places, receiver.url)
+    await happen(places, "evt_1")
+    assert await Deliverer(places, outbound, may_hear, clock).deliver_due() == 1
+    await outbound.close()
+    assert len(receiver.received) == 1
+    with pytest.raises(BlockingIOError):
+        inside.accept()
 
 
 async def test_a_receiver_that_does_not_answer_is_a_failure(
