@@ -31,7 +31,8 @@ UPGRADED = b"HTTP/1.1 101 "
 class Crowd(NamedTuple):
     """So many clients, the last `writers` of which keep `in_flight` changes on their way for `seconds`.
 
-    A writer sends the next change when it has heard one of its own.
+    A writer sends the next change when it has heard one of its own. Numbers from `first` on never repeat: to set
+    what is there already would be no change, and told to nobody.
     """
 
     port: int
@@ -40,6 +41,7 @@ class Crowd(NamedTuple):
     seconds: float
     in_flight: int = 1
     writers: int = 1
+    first: int = 0
 
 
 class Heard(NamedTuple):
@@ -155,8 +157,11 @@ class _Room:
             self._waited.set_exception(error)
 
     def _change(self, writer: int, number: int) -> bytes:
-        text = self._crowd.dialect.change % (number % KEYS, number * self._crowd.writers + writer)
+        text = self._crowd.dialect.change % (number % KEYS, self._number(writer, number))
         return frames.masked(text.encode())
+
+    def _number(self, writer: int, change: int) -> int:
+        return self._crowd.first + change * self._crowd.writers + writer
 
     def _take_apart(self, data: bytes) -> _Chunk:
         numbers, replies, joined, whole = [], b"", False, 0
@@ -169,13 +174,13 @@ class _Room:
             elif (reply := self._replies.get(payload[:1])) is not None:
                 replies += frames.masked(reply)
             joined = joined or JOINED in payload
-        writers = Counter(number % self._crowd.writers for number in numbers)
+        writers = Counter((number - self._crowd.first) % self._crowd.writers for number in numbers)
         return _Chunk(data, len(numbers), sum(numbers), writers, replies, joined, data[whole:])
 
     def _check(self) -> None:
         """Every client heard every change once: their number is right, and so is the sum of their numbers."""
-        writers, changes = self._crowd.writers, sum(self._sent)
-        total = sum(writers * number + writer for writer, count in enumerate(self._sent) for number in range(count))
+        changes = sum(self._sent)
+        total = sum(self._number(writer, change) for writer, sent in enumerate(self._sent) for change in range(sent))
         for client in self.clients:
             if (client.count, client.total) != (changes, total):
                 raise ConnectionError(f"{changes} changes were made, a client heard {client.count}")

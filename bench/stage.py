@@ -123,9 +123,9 @@ class Stage:
     def listen(self, crowd: Crowd) -> Heard:
         """One run of a crowd. Refused when not everybody heard everything once."""
         try:
-            return self._pool.submit(crowds.drive, crowd).result()
+            return self._pool.submit(crowds.drive, crowd._replace(first=next(self._numbers))).result()
         except (ConnectionError, TimeoutError) as failed:
-            raise Refused(f"{crowd.dialect.name}: {failed or type(failed).__name__}") from failed
+            raise Refused(f"{crowd.dialect.name}: {str(failed) or type(failed).__name__}") from failed
 
     def result(self, running: "Future[Run]") -> Run:
         run = running.result()
