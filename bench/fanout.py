@@ -9,6 +9,7 @@ from bench.crowd import Crowd, Heard
 from bench.dialects import SOCKET_IO, WS
 from bench.figure import Figure, compared
 from bench.hubs import Hub
+from bench.process import ServerProcess
 from bench.rounds import interleave
 from bench.stage import Stage
 
@@ -31,6 +32,8 @@ class Scene(NamedTuple):
 
 
 LARGEST = Scene("fan-out to 1,000, 16 in flight", 1_000, 16, aim=8.0)
+LARGEST_ONE = Scene("fan-out to 1,000, one in flight", 1_000, aim=1.2)
+SENDERS = Scene("100 senders among 100", 100, 1, 100)
 SCENES = (
     Scene("fan-out to 1, one in flight", 1),
     Scene("fan-out to 1, 16 in flight", 1, 16),
@@ -38,9 +41,9 @@ SCENES = (
     Scene("fan-out to 10, 16 in flight", 10, 16),
     Scene("fan-out to 100, one in flight", 100),
     Scene("fan-out to 100, 16 in flight", 100, 16),
-    Scene("fan-out to 1,000, one in flight", 1_000, aim=1.2),
+    LARGEST_ONE,
     LARGEST,
-    Scene("100 senders among 100", 100, 1, 100),
+    SENDERS,
 )
 
 
@@ -91,6 +94,12 @@ def run(stage: Stage, hub: Hub, scene: Scene) -> Heard:
     seconds = stage.extent.seconds * PART_OF_A_ROUND
     crowd = Crowd(hub.server.port, hub.dialect, scene.clients, seconds, scene.in_flight, scene.writers)
     return stage.listen(crowd)
+
+
+def changes_rate(stage: Stage, server: ServerProcess, scene: Scene) -> float:
+    """Changes a second of a litehouse in one run of a scene."""
+    heard = run(stage, hubs.litehouse(stage, server, scene.instance_id), scene)
+    return heard.changes / heard.seconds
 
 
 def _beside(stage: Stage, scene: Scene, hubs_by_name: dict[str, Hub]) -> Iterator[Figure]:

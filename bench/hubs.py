@@ -26,7 +26,7 @@ class Hub(NamedTuple):
 
 
 def litehouse(stage: Stage, server: ServerProcess, instance_id: str) -> Hub:
-    return Hub(server, dialects.litehouse(instance_id, stage.clerk.token(world.READER)))
+    return Hub(server, dialects.litehouse(instance_id, stage.reader))
 
 
 def make(data: Path, instance_ids: list[str]) -> None:

@@ -9,7 +9,7 @@ from statistics import median
 
 import msgspec
 
-from bench import hubs, messages, process, world
+from bench import hubs, messages, process
 from bench.dialects import VALUE_CHARACTERS
 from bench.figure import Figure
 from bench.process import Refused
@@ -31,10 +31,9 @@ def measure_opening(stage: Stage) -> Iterator[Figure]:
     _fill(stage, data, instance_ids)
     first, second = [], []
     with process.litehouse(data, **stage.production()) as server, closing(_connection(server.port)) as connection:
-        token = stage.clerk.token(world.READER)
         for instance_id in instance_ids:
-            first.append(_milliseconds(connection, instance_id, token))
-            second.append(_milliseconds(connection, instance_id, token))
+            first.append(_milliseconds(connection, instance_id, stage.reader))
+            second.append(_milliseconds(connection, instance_id, stage.reader))
     first, second = first[WARM_UPS:], second[WARM_UPS:]
     slowest = sorted(first)[round(0.99 * (len(first) - 1))]
     note = f"p99 {slowest:.1f} ms, of {len(first)} instances; {median(first) / median(second):.1f} times a second GET"
@@ -45,7 +44,7 @@ def measure_opening(stage: Stage) -> Iterator[Figure]:
 def _fill(stage: Stage, data: Path, instance_ids: list[str]) -> None:
     """Import the keys; that server ends, so that the next one has every instance still to open."""
     body = msgspec.json.encode({_key(number): {"value": "x" * VALUE_CHARACTERS} for number in range(KEYS)})
-    headers = {"Authorization": f"Bearer {stage.clerk.token(world.READER)}"}
+    headers = {"Authorization": f"Bearer {stage.reader}"}
     with process.litehouse(data, **stage.production()) as server:
         for instance_id in instance_ids:
             stage.require(server, messages.post(f"/api/instances/{instance_id}/import", body, headers))

@@ -56,6 +56,11 @@ class Stage:
         """The relay's key in the main server's database."""
         return world.make(self.database)
 
+    @cached_property
+    def reader(self) -> str:
+        """The reader's token."""
+        return self.clerk.token(world.READER)
+
     @property
     def database(self) -> Path:
         return self.folder / "main" / "core.db"
