@@ -15,6 +15,7 @@ import uvloop
 
 from bench import frames
 from bench.dialects import FILLER, NUMBER_DIGITS, Dialect
+from bench.process import cpu_seconds
 
 # A litehouse connection may send 10,000 changes at once: no writer comes near it, so none is slowed down.
 MOST_OF_A_WRITER = 8_000
@@ -29,13 +30,14 @@ UPGRADED = b"HTTP/1.1 101 "
 
 
 class Crowd(NamedTuple):
-    """So many clients, the last `writers` of which keep `in_flight` changes on their way for `seconds`.
+    """So many clients of the server that is process `pid`; the last `writers` of them write for `seconds`.
 
-    A writer sends the next change when it has heard one of its own. Numbers from `first` on never repeat: to set
-    what is there already would be no change, and told to nobody.
+    A writer keeps `in_flight` changes on their way: it sends the next when it has heard one of its own. Numbers from
+    `first` on never repeat: to set what is there already would be no change, and told to nobody.
     """
 
     port: int
+    pid: int
     dialect: Dialect
     clients: int
     seconds: float
@@ -45,12 +47,14 @@ class Crowd(NamedTuple):
 
 
 class Heard(NamedTuple):
-    """Every client heard each of `changes`, exactly once. `busy` is the share of a core that listening took."""
+    """Every client heard each of `changes`, exactly once. `busy` is the share of a core that listening took,
+    `cpu_seconds` what the server spent meanwhile."""
 
     changes: int
     deliveries: int
     seconds: float
     busy: float
+    cpu_seconds: float
 
     @property
     def rate(self) -> float:
@@ -116,15 +120,16 @@ class _Room:
     async def run(self) -> Heard:
         self._waited = self._loop.create_future()
         writers = self.clients[-self._crowd.writers :]
-        begun, spent = time.perf_counter(), time.process_time()
+        begun, spent, cpu = time.perf_counter(), time.process_time(), cpu_seconds(self._crowd.pid)
         self._until = begun + self._crowd.seconds
         for number, client in enumerate(writers):
             client.write_as(number, self._crowd.in_flight)
         await self._waited
         seconds, busy = time.perf_counter() - begun, time.process_time() - spent
+        cpu = cpu_seconds(self._crowd.pid) - cpu
         self._check()
         changes = sum(self._sent)
-        return Heard(changes, changes * len(self.clients), seconds, busy / seconds)
+        return Heard(changes, changes * len(self.clients), seconds, busy / seconds, cpu)
 
     def upgrade(self) -> bytes:
         return frames.upgrade(self._crowd.dialect.target)
