@@ -5,7 +5,7 @@ All that arrives at once is told in one write for each client.
 
 import asyncio
 import sys
-from typing import cast
+from typing import ClassVar, cast
 
 import uvloop
 
@@ -20,7 +20,7 @@ CHANGE_BYTES = HEAD_BYTES + len(WS.change % (0, 0))
 
 
 class Client(asyncio.Protocol):
-    others: list["Client"] = []
+    others: ClassVar[list["Client"]] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -35,7 +35,9 @@ class Client(asyncio.Protocol):
         whole = len(data) - len(data) % CHANGE_BYTES
         self._held = data[whole:]
         texts = [data[at + HEAD_BYTES : at + CHANGE_BYTES] for at in range(0, whole, CHANGE_BYTES)]
-        told = frame_texts([text.replace(b'"set"', b'"key_updated"') for text in texts])
+        self.tell(frame_texts([text.replace(b'"set"', b'"key_updated"') for text in texts]))
+
+    def tell(self, told: bytes) -> None:
         for client in self.others:
             client.transport.write(told)
 
