@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from bench import generator, ingesting, profile, reading, report, starting
+from bench import fanout, generator, idle, ingesting, opening, profile, reading, report, starting
 from bench.figure import Figure, Missing
 from bench.process import Refused
 from bench.stage import QUICK, Extent, Stage, set_up
@@ -25,6 +25,9 @@ FIGURES: dict[str, Callable[[Stage], Iterator[Figure]]] = {
     "length": reading.measure_length,
     "start": starting.measure_start,
     "memory": starting.measure_memory,
+    "fan-out": fanout.measure_fan_out,
+    "connections": idle.measure_connections,
+    "opening": opening.measure_opening,
 }
 
 

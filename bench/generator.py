@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from bench import messages, process
+from bench import fanout, messages, process
 from bench.figure import Figure
 from bench.rounds import interleave
 from bench.stage import Stage
@@ -19,3 +19,4 @@ def measure_generator(stage: Stage) -> Iterator[Figure]:
     rates = sorted(given["canned"])
     note = f"must be over {CAPACITY:,}" if rates[0] > CAPACITY else f"TOO SLOW: must be over {CAPACITY:,}"
     yield Figure("load generator, canned answers", rates[len(rates) // 2], "requests/s", note=note)
+    yield fanout.measure_crowd(stage)

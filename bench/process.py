@@ -71,9 +71,7 @@ class ServerProcess:
         return int(answer[9:12] or 0)
 
     def cpu_seconds(self) -> float:
-        """What all its threads have spent on a processor so far, in the program and in the kernel for it."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[USER_TICKS]) + int(fields[KERNEL_TICKS])) / os.sysconf("SC_CLK_TCK")
+        return cpu_seconds(self.pid)
 
     def idle_bytes(self) -> int:
         """Resident memory once it has not moved for SETTLED_SECONDS."""
@@ -109,6 +107,12 @@ class ServerProcess:
             except OSError:
                 time.sleep(RETRY_SECONDS)
         raise Refused(f"{' '.join(self._words)} did not start: {self._log.read_text()[-SAID_CHARACTERS:]}")
+
+
+def cpu_seconds(pid: int) -> float:
+    """What all threads of a process have spent on a processor so far, in the program and in the kernel for it."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[USER_TICKS]) + int(fields[KERNEL_TICKS])) / os.sysconf("SC_CLK_TCK")
 
 
 def litehouse(data: Path, **environ: str) -> ServerProcess:

@@ -16,8 +16,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from bench import messages, world
-from bench.load import Run
+from bench import fanout, messages, world
 from bench.process import ServerProcess
 from bench.stage import Stage
 
@@ -32,19 +31,28 @@ MICROSECONDS = 1_000_000
 
 
 class Load(NamedTuple):
-    templates: Callable[[Stage], tuple[bytes, ...]]
-    connections: int
-    numbers: int = 0
+    """What drives a server, and gives how much of `what` it did a second."""
+
+    drive: Callable[[Stage, ServerProcess], float]
+    what: str = "request"
+
+
+def _drive(
+    templates: Callable[[Stage], tuple[bytes, ...]], connections: int = CONNECTIONS, numbers: int = 0
+) -> Callable[[Stage, ServerProcess], float]:
+    """Requests a second."""
+    return lambda stage, server: stage.drive(server, templates(stage), connections, numbers=numbers).rate
 
 
 LOADS = {
-    "quota": Load(
-        lambda stage: (messages.get(f"{messages.QUOTA}?userId={messages.user_name(1)}", stage.key),), CONNECTIONS
-    ),
-    "tokens": Load(lambda stage: (messages.get(messages.QUOTA, stage.clerk.token(world.READER)),), CONNECTIONS),
-    "profile": Load(lambda stage: (messages.get(messages.PROFILE, stage.clerk.token(world.READER)),), CONNECTIONS),
-    "single": Load(lambda stage: messages.one_event(stage.key), FULL_CONNECTIONS, 1),
-    "batch": Load(lambda stage: messages.batch(stage.key), CONNECTIONS, messages.BATCH_EVENTS),
+    "quota": Load(_drive(lambda stage: (messages.get(f"{messages.QUOTA}?userId={messages.user_name(1)}", stage.key),))),
+    "tokens": Load(_drive(lambda stage: (messages.get(messages.QUOTA, stage.reader),))),
+    "profile": Load(_drive(lambda stage: (messages.get(messages.PROFILE, stage.reader),))),
+    "single": Load(_drive(lambda stage: messages.one_event(stage.key), FULL_CONNECTIONS, 1)),
+    "batch": Load(_drive(lambda stage: messages.batch(stage.key), CONNECTIONS, messages.BATCH_EVENTS)),
+    "fan-out": Load(lambda stage, server: fanout.changes_rate(stage, server, fanout.LARGEST), "change"),
+    "fan-out-1": Load(lambda stage, server: fanout.changes_rate(stage, server, fanout.LARGEST_ONE), "change"),
+    "senders": Load(lambda stage, server: fanout.changes_rate(stage, server, fanout.SENDERS), "change"),
 }
 
 
@@ -65,16 +73,17 @@ class Thread(msgspec.Struct):
 def show(stage: Stage, name: str) -> None:
     """Print the profile of one load."""
     load, out = LOADS[name], stage.folder / "profile.json"
-    templates = load.templates(stage)
+    assert stage.key
+    world.add_instances(stage.database, [scene.instance_id for scene in fanout.SCENES])
     words = [sys.executable, "-m", "bench.sampler", str(out), "serve", "--port", "{port}"]
     data = stage.database.parent
     with ServerProcess([*words, "--data", str(data)], data / "server.log", **stage.production()) as server:
-        stage.drive(server, templates, load.connections, numbers=load.numbers)
+        load.drive(stage, server)
         os.kill(server.pid, signal.SIGUSR1)
-        run = stage.drive(server, templates, load.connections, numbers=load.numbers)
+        rate = load.drive(stage, server)
         os.kill(server.pid, signal.SIGUSR2)
         _wait_for(out)
-    _print(name, run, msgspec.json.decode(out.read_bytes(), type=dict[str, Thread]))
+    _print(name, load.what, rate, msgspec.json.decode(out.read_bytes(), type=dict[str, Thread]))
 
 
 def _wait_for(out: Path) -> None:
@@ -85,14 +94,14 @@ def _wait_for(out: Path) -> None:
         time.sleep(LOOK_SECONDS)
 
 
-def _print(name: str, run: Run, threads: dict[str, Thread]) -> None:
+def _print(name: str, what: str, rate: float, threads: dict[str, Thread]) -> None:
     console = Console(width=WIDTH)
-    each = MICROSECONDS / run.rate
-    console.print(f"{name}: {run.rate:,.0f} requests/s, {each:.0f} µs each")
+    each = MICROSECONDS / rate
+    console.print(f"{name}: {rate:,.0f} {what}s/s, {each:.0f} µs each")
     for title, thread in threads.items():
         seconds = sum(place.seconds for place in thread.own)
         busy = sum(place.cpu_seconds for place in thread.own) / seconds
-        console.print(f"\n{title}: {busy:.0%} of a core, {busy * each:.0f} µs a request")
+        console.print(f"\n{title}: {busy:.0%} of a core, {busy * each:.0f} µs a {what}")
         scale = each / seconds
         console.print(_table("file", _by_file(thread.own)[:FILES], scale))
         # What leads to everything else tells nothing.

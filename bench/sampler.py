@@ -1,4 +1,4 @@
-"""The sampler: `litehouse serve` in this process, the stacks of its two threads looked at a thousand times a second.
+"""The sampler: `litehouse serve` in this process, the stacks of its threads looked at a thousand times a second.
 
 A signal's handler runs between two bytecodes of the main thread, which is the loop's: time inside C (SQLite,
 JSON, a system call) is seen at the Python line that called it, and nothing is slowed but by the looking.
@@ -19,6 +19,8 @@ from typing import Any
 LOOK_SECONDS = 0.001
 DEEPEST_FRAMES = 100
 THREADS = {"MainThread": "loop", "writer": "writer"}
+# Of the threads of instances' files only those are there that a file in use is on.
+STORE = "store-"
 
 
 class Watched:
@@ -62,8 +64,9 @@ class Sampler:
 
     def _begin(self, *_: Any) -> None:
         for thread in threading.enumerate():
-            if thread.name in THREADS and thread.ident is not None:
-                self._watched[THREADS[thread.name]] = Watched(thread.ident)
+            name = thread.name if thread.name.startswith(STORE) else THREADS.get(thread.name)
+            if name is not None and thread.ident is not None:
+                self._watched[name] = Watched(thread.ident)
         signal.setitimer(signal.ITIMER_REAL, LOOK_SECONDS, LOOK_SECONDS)
 
     def _look(self, _: int, frame: FrameType | None) -> None:

@@ -12,8 +12,10 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+from bench import crowd as crowds
 from bench import load, process, world
 from bench.clerk import Clerk
+from bench.crowd import Crowd, Heard
 from bench.load import Plan, Run
 from bench.process import Refused, ServerProcess
 
@@ -31,9 +33,10 @@ class Extent(NamedTuple):
     starts: int = 5
     tokens: int = 1_500
     long_ledger: int = 1_000_000
+    instances: int = 50
 
 
-QUICK = Extent(rounds=3, seconds=0.5, starts=3, tokens=300, long_ledger=200_000)
+QUICK = Extent(rounds=3, seconds=0.5, starts=3, tokens=300, long_ledger=200_000, instances=20)
 
 
 class Stage:
@@ -52,6 +55,11 @@ class Stage:
     def key(self) -> str:
         """The relay's key in the main server's database."""
         return world.make(self.database)
+
+    @cached_property
+    def reader(self) -> str:
+        """The reader's token."""
+        return self.clerk.token(world.READER)
 
     @property
     def database(self) -> Path:
@@ -116,6 +124,13 @@ class Stage:
     ) -> "Future[Run]":
         plan = Plan(server.port, templates, connections, seconds, first=next(self._numbers), every=every, **more)
         return self._pool.submit(load.drive, plan)
+
+    def listen(self, crowd: Crowd) -> Heard:
+        """One run of a crowd. Refused when not everybody heard everything once."""
+        try:
+            return self._pool.submit(crowds.drive, crowd._replace(first=next(self._numbers))).result()
+        except (ConnectionError, TimeoutError) as failed:
+            raise Refused(f"{crowd.dialect.name}: {str(failed) or type(failed).__name__}") from failed
 
     def result(self, running: "Future[Run]") -> Run:
         run = running.result()

@@ -1,6 +1,7 @@
 """The world: a database with the users, the key and the ledger that a figure needs, made before a server starts."""
 
 import asyncio
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from app.edge import migrate, sqlite
@@ -8,6 +9,7 @@ from app.edge.clock import now_ms
 from app.edge.database import Database, Transaction
 from app.identity import api_keys, users
 from app.identity.ids import Secret, new_ak_key, new_id
+from app.projects import instances
 from bench import messages
 
 RELAY = "user_benchrelay"
@@ -15,6 +17,7 @@ READER = "user_benchreader"
 # Whoever asks must not be metered by the rate limits of a plan; whoever spends has a quota to be counted against.
 ASKING_PLAN = "unlimited"
 SPENDING_PLAN = "business"
+REGION = "local"
 SCOPES = ("write:usage", "read:usage")
 
 FILL = """
@@ -32,7 +35,7 @@ def make(database: Path) -> str:
     """A migrated database with everybody in it; the text of the relay's key."""
     migrate.migrate(database, "core")
     secret = new_ak_key()
-    asyncio.run(_write(database, secret))
+    asyncio.run(_work(database, _populate, secret))
     return secret.text
 
 
@@ -58,6 +61,11 @@ def fill(database: Path, rows: int) -> None:
         raw.close()
 
 
+def add_instances(database: Path, names: Sequence[str]) -> None:
+    """Give the reader an instance of each of these ids, whose file is made when it is first used."""
+    asyncio.run(_work(database, _add_instances, names))
+
+
 def count_rows(database: Path) -> int:
     """How many rows the ledger holds, seen from beside the server."""
     raw = sqlite.connect(database, read_only=True)
@@ -68,11 +76,11 @@ def count_rows(database: Path) -> int:
         raw.close()
 
 
-async def _write(database: Path, secret: Secret) -> None:
+async def _work(database: Path, job: Callable[..., None], given: object) -> None:
     db = Database(database)
     try:
         db.open()
-        await db.write(_populate, secret, now_ms())
+        await db.write(job, given, now_ms())
     finally:
         await db.close()
 
@@ -86,3 +94,9 @@ def _populate(tx: Transaction, secret: Secret, now: int) -> None:
         users.change_plan(tx, name, ASKING_PLAN, now)
     relay = users.get(tx, RELAY).id
     api_keys.issue(tx, secret, api_keys.operator_key(new_id("key"), secret, relay, "bench", SCOPES, now))
+
+
+def _add_instances(tx: Transaction, names: Sequence[str], now: int) -> None:
+    owner = users.get(tx, READER).id
+    for name in names:
+        instances.ensure(tx, name, owner, REGION, now)

@@ -195,7 +195,8 @@ class Connection:
         except Exception:
             log.exception("not_let_in", instance=self._wish.instance_id)
             self._socket.close(INTERNAL)
-        self._busy = False
+        # A finished task and its context are a fifth of what an idle connection holds.
+        self._busy, self._task = False, None
         early, self._early = self._early, []
         for message in early:
             self.on_message(message)

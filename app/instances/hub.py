@@ -71,8 +71,7 @@ class Hub:
 
     async def start(self) -> None:
         loaded = await self.on_thread(self._store.open, now_ms())
-        size = sum(map(entry.size, loaded.entries.values()))
-        self._state = State(loaded.entries, loaded.seq, size)
+        self._state = State(loaded.entries, loaded.seq, loaded.bytes)
         self.epoch, self.told_from = loaded.epoch, loaded.told_from
         self._expires_at_ms = self._next_expiry()
         self._task = asyncio.create_task(self._run())

@@ -6,6 +6,7 @@ Files share STORE_THREADS, each file always on the same one, so a file's stateme
 import secrets
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -16,6 +17,7 @@ from app.instances.queries import Event, Operation, Record
 
 T = TypeVar("T")
 
+KIND = "instance"
 STORE_THREADS = 4
 EPOCH_BYTES = 4
 STORE_CACHE_KIB = 512
@@ -37,6 +39,7 @@ class Loaded(NamedTuple):
     """What a hub begins with. `told_from` is the first change that history still tells."""
 
     entries: dict[str, Entry]
+    bytes: int
     seq: int
     epoch: str
     told_from: int
@@ -64,14 +67,26 @@ class Store:
 
     def open(self, now: int) -> Loaded:
         """Make or migrate the file, and read it whole."""
-        migrate.migrate(self.path, "instance")
+        if not self._is_current():
+            migrate.migrate(self.path, KIND)
         raw = self._connected()
         epoch = queries.find_epoch(raw)
         if epoch is None:
             epoch = secrets.token_hex(EPOCH_BYTES)
             queries.insert_epoch(raw, epoch, 1, now)
         seq, told_from = queries.get_position(raw)
-        return Loaded(queries.list_entries(raw), seq, epoch, told_from)
+        return Loaded(queries.list_entries(raw), queries.count_bytes(raw), seq, epoch, told_from)
+
+    def _is_current(self) -> bool:
+        """Whether there is nothing to migrate: asked on the connection that stays, because another costs more."""
+        if self.path.exists():
+            raw = self._connected()
+            # A copy of another file comes without it.
+            sqlite.enter_wal(raw)
+            if migrate.read_version(raw)[0] == _newest_version():
+                return True
+            self.close()
+        return False
 
     def write(self, commit: Commit) -> int:
         """Write all of it or nothing; what `told_from` is then. A failure raises and changes nothing."""
@@ -142,6 +157,11 @@ class Store:
         return queries.delete_history(
             raw, commit.now - self._retention.days * DAY_MS, commit.seq - self._retention.changes
         )
+
+
+@cache
+def _newest_version() -> int:
+    return migrate.list_migrations(KIND)[-1].version
 
 
 class Stores:
