@@ -19,14 +19,17 @@ from app.identity.principal import Kind, Principal
 from app.instances import entry, protocol, queries
 from app.instances.answer import answer
 from app.instances.audience import Audience
+from app.instances.backlog import Backlog
 from app.instances.draft import SYSTEM, Caller, Change, Draft, Refusal, State, Told
 from app.instances.entry import Entry
-from app.instances.mailbox import Ask, Mailbox, Result, Visit
+from app.instances.mailbox import Ask, Mailbox, Result, Visit, size_of
 from app.instances.member import Member
 from app.instances.protocol import Delete
 from app.instances.queries import Actor
 from app.instances.resume import Missed, Since, read_missed, retell
+from app.instances.snapshot import Snapshots
 from app.instances.store import Commit, Store
+from app.instances.turn import Operation, Outcome, apply_all, named_in
 from app.projects.access import Level
 
 T = TypeVar("T")
@@ -45,8 +48,17 @@ log = structlog.get_logger("hub")
 class Hub:
     """Open from `start` to `stop`; every reader and writer goes through its mailbox."""
 
-    def __init__(self, instance_id: str, store: Store, thread: ThreadPoolExecutor, *, read_only: bool) -> None:
+    def __init__(
+        self,
+        instance_id: str,
+        store: Store,
+        thread: ThreadPoolExecutor,
+        *,
+        read_only: bool,
+        backlog: Backlog | None = None,
+    ) -> None:
         self.id = instance_id
+        self.backlog = backlog or Backlog()
         self.audience = Audience()
         self.read_only = read_only
         # Whether webhooks listen, and who is told when the file owes them something.
@@ -61,6 +73,7 @@ class Hub:
         self._store = store
         self._thread = thread
         self._mailbox = Mailbox()
+        self._snapshots = Snapshots(instance_id)
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -110,22 +123,26 @@ class Hub:
 
     # -- asked from outside ----------------------------------------------------------------------------
 
-    def post(self, member: Member, changes: Sequence[Change], op_id: str | None) -> None:
-        """What a member's frame asks for; it hears of it in frames. Unavailable."""
-        self._mailbox.put(Ask(changes, member.caller, member, op_id))
+    def post(self, member: Member, changes: Sequence[Change], op_id: str | None, size: int = 0) -> None:
+        """What a member's frame of `size` asks for; it hears of it in frames. Unavailable."""
+        self._put(Ask(changes, member.caller, member, op_id, size=size))
 
     def refuse(self, member: Member, code: str, message: str, key: str | None, op_id: str | None) -> None:
         """Say why a frame was not understood, behind all that came before it."""
         refusal = Refusal(code, message, key)
-        self._mailbox.put(Ask((), member.caller, member, op_id, refusal=refusal))
+        self._put(Ask((), member.caller, member, op_id, refusal=refusal))
 
     async def change(
         self, changes: Sequence[Change], caller: Caller, *, turn_id: str | None = None, op_id: str | None = None
     ) -> Result:
         """All of the changes or none. Refusal, Invalid, TooLarge, Unavailable."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._mailbox.put(Ask(changes, caller, None, op_id, turn_id, future))
+        self._put(Ask(changes, caller, None, op_id, turn_id, future, size=size_of(changes)))
         return await future
+
+    def _put(self, ask: Ask) -> None:
+        self._mailbox.put(ask)
+        self.backlog.take(ask.size)
 
     async def visit(self, visit: Callable[[], T]) -> T:
         """Run `visit` when everything before it is committed."""
@@ -154,22 +171,24 @@ class Hub:
         """Greet a member, give it what it missed or everything, and let it hear what comes."""
         missed = Missed(None)
         if since is not None:
-            missed = await self._read(read_missed, self._store, since, self._state.seq, self.epoch, self.told_from)
+            missed = await self._find_missed(since)
         await self._put_visit(lambda: self._greet(member, missed))
 
     async def _greet(self, member: Member, missed: Missed) -> None:
-        state, caller, lines = self._state, member.caller, missed.lines
-        if lines is not None and missed.until < state.seq:
+        state, caller = self._state, member.caller
+        if missed.lines is not None and missed.until < state.seq:
             # Committed while the file was read; nothing more is until the member hears of it by itself.
-            lines = lines + await self.read_file(queries.list_told_since, missed.until, state.seq - missed.until)
+            missed = missed.with_rest(await self._find_missed(Since(missed.until, None)))
         permission = caller.level.permission
-        member.send(protocol.auth_success(self.id, caller.public_id, permission, state.seq, self.epoch))
-        if lines is not None:
-            member.socket.write_joined([payload for line in lines if (payload := retell(line, member))])
+        member.socket.write(protocol.auth_success(self.id, caller.public_id, permission, state.seq, self.epoch))
+        if missed.lines is not None:
+            member.outbox.send_all(payload for line in missed.lines if (payload := retell(line, member)))
         else:
-            wanted = filter(member.wants, state.entries.values())
-            member.send(protocol.sync(wanted, self.id, state.seq, missed.reason))
+            member.socket.write_sliced(self._snapshots.take(state).slices(member.wants, missed.reason))
         self.audience.enter(member)
+
+    async def _find_missed(self, since: Since) -> Missed:
+        return await self._read(read_missed, self._store, since, self._state.seq, self.epoch, self.told_from)
 
     # -- the actor -------------------------------------------------------------------------------------
 
@@ -215,45 +234,21 @@ class Hub:
         self.audience.hear(told)
         for ask, outcome in zip(asks, outcomes, strict=True):
             self._answer(ask, outcome, now)
+        self.backlog.give_back(sum(ask.size for ask in asks))
 
-    async def _change(self, asks: list[Ask], now: int) -> tuple[list[Told], list[Result | AppError]]:
+    async def _change(self, asks: list[Ask], now: int) -> tuple[list[Told], list[Outcome]]:
         """All that is asked in one commit: what is to be told of it, and what became of each."""
-        applied = await self._applied(asks, now)
+        named, before = named_in(asks), dict[Operation, int]()
+        if named:
+            since = now - OPERATION_MS
+            before = await self.on_thread(self._store.read, queries.find_operations, named, since)
         draft = Draft(self._state, now, read_only=self.read_only, tells=self.tells)
-        operations: dict[tuple[str, str], int] = {}
-        outcomes: list[Result | AppError] = []
-        for ask in asks:
-            outcome = self._apply(draft, ask, applied)
-            outcomes.append(outcome)
-            name = ask.caller.principal, ask.op_id or ""
-            if ask.op_id is not None and isinstance(outcome, Result) and name not in applied:
-                operations[name] = applied[name] = outcome.seq
+        outcomes, operations = apply_all(draft, asks, before)
         if draft.told or operations:
             await self._commit(draft, operations, now)
         return draft.told, outcomes
 
-    async def _applied(self, asks: list[Ask], now: int) -> dict[tuple[str, str], int]:
-        """Which of the named operations were applied before, and the seq of each."""
-        named = {(ask.caller.principal, ask.op_id) for ask in asks if ask.op_id is not None}
-        if not named:
-            return {}
-        return await self.on_thread(self._store.read, queries.find_operations, sorted(named), now - OPERATION_MS)
-
-    def _apply(self, draft: Draft, ask: Ask, applied: dict[tuple[str, str], int]) -> Result | AppError:
-        if ask.op_id is not None and ask.refusal is None:
-            before = applied.get((ask.caller.principal, ask.op_id))
-            if before is not None:
-                return Result(before, 0)
-        if ask.refusal is not None:
-            return ask.refusal
-        sender = ask.member.id if ask.member is not None else None
-        try:
-            changed = draft.apply(ask.changes, ask.caller, sender=sender, op_id=ask.op_id, turn_id=ask.turn_id)
-        except AppError as error:
-            return error
-        return Result(draft.seq, changed)
-
-    async def _commit(self, draft: Draft, operations: dict[tuple[str, str], int], now: int) -> None:
+    async def _commit(self, draft: Draft, operations: dict[Operation, int], now: int) -> None:
         commit = Commit(
             [told.record for told in draft.told],
             [(principal, op_id, seq) for (principal, op_id), seq in operations.items()],
@@ -268,7 +263,7 @@ class Hub:
         if draft.events:
             self.owing(self)
 
-    def _answer(self, ask: Ask, outcome: Result | AppError, now: int) -> None:
+    def _answer(self, ask: Ask, outcome: Outcome, now: int) -> None:
         if ask.future is not None:
             if ask.future.done():
                 return
