@@ -15,32 +15,25 @@ import structlog
 from app.edge import sqlite
 from app.edge.clock import now_ms
 from app.errors import AppError, Unavailable
-from app.identity.principal import Kind, Principal
-from app.instances import entry, protocol, queries
+from app.instances import entry, expiry, protocol, queries
 from app.instances.answer import answer
 from app.instances.audience import Audience
 from app.instances.backlog import Backlog
-from app.instances.draft import SYSTEM, Caller, Change, Draft, Refusal, State, Told
+from app.instances.draft import Caller, Change, Draft, Refusal, State, Told
 from app.instances.entry import Entry
 from app.instances.mailbox import Ask, Mailbox, Result, Visit, size_of
 from app.instances.member import Member
-from app.instances.protocol import Delete
-from app.instances.queries import Actor
 from app.instances.resume import Missed, Since, read_missed, retell
 from app.instances.snapshot import Snapshots
 from app.instances.store import Commit, Store
 from app.instances.turn import Operation, Outcome, apply_all, named_in
-from app.projects.access import Level
 
 T = TypeVar("T")
 
 OPERATION_MS = 86_400_000
-# How soon an expiry is tried again whose commit failed.
-EXPIRY_RETRY_MS = 1_000
 GOING_AWAY, GOING_AWAY_REASON = 1012, "Going away"
 DELETED, DELETED_REASON = 1000, "Instance deleted"
 NOT_STORED = "The change was not stored: try again"
-CLOCK = Caller(Actor(SYSTEM, "expiry"), SYSTEM, Principal(Kind.OPERATOR, None), Level.OWNER)
 
 log = structlog.get_logger("hub")
 
@@ -90,7 +83,7 @@ class Hub:
         size = sum(map(entry.size, loaded.entries.values()))
         self._state = State(loaded.entries, loaded.seq, size)
         self.epoch, self.told_from = loaded.epoch, loaded.told_from
-        self._expires_at_ms = self._next_expiry()
+        self._expires_at_ms = expiry.soonest(loaded.entries.values())
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
@@ -220,17 +213,17 @@ class Hub:
         """What has expired goes first, so that nobody's change is computed over it."""
         now = now_ms()
         due = self._expires_at_ms is not None and self._expires_at_ms <= now
-        asks = [self._expiry(now), *asks] if due else asks
+        asks = [expiry.deletion_of_expired(self._state.entries.values(), now), *asks] if due else asks
         retry_at = 0
         try:
             told, outcomes = await self._change(asks, now)
         except Exception as error:
             known = isinstance(error, (sqlite.Error, OSError))
             log.warning("commit_failed", instance=self.id, error=str(error), exc_info=not known)
-            retry_at = now + EXPIRY_RETRY_MS
+            retry_at = now + expiry.RETRY_MS
             told, outcomes = [], [ask.refusal or Unavailable(NOT_STORED) for ask in asks]
         if due:
-            self._expires_at_ms = self._next_expiry(retry_at)
+            self._expires_at_ms = expiry.soonest(self._state.entries.values(), retry_at)
         self.audience.hear(told)
         for ask, outcome in zip(asks, outcomes, strict=True):
             self._answer(ask, outcome, now)
@@ -263,6 +256,10 @@ class Hub:
         if draft.events:
             self.owing(self)
 
+    def _until_expiry(self) -> float | None:
+        """Seconds until the next entry may expire; None while none does."""
+        return None if self._expires_at_ms is None else max(0.0, (self._expires_at_ms - now_ms()) / 1000)
+
     def _answer(self, ask: Ask, outcome: Outcome, now: int) -> None:
         if ask.future is not None:
             if ask.future.done():
@@ -273,22 +270,6 @@ class Hub:
                 ask.future.set_result(outcome)
         elif ask.member is not None:
             answer(ask.member, ask, outcome, self._state, now)
-
-    # -- expiry ----------------------------------------------------------------------------------------
-
-    def _until_expiry(self) -> float | None:
-        """Seconds until the next entry may expire; None while none does."""
-        return None if self._expires_at_ms is None else max(0.0, (self._expires_at_ms - now_ms()) / 1000)
-
-    def _next_expiry(self, least: int = 0) -> int | None:
-        """When the next entry expires, and not before `least`."""
-        held = self._state.entries.values()
-        soonest = min((one.expires_at_ms for one in held if one.expires_at_ms is not None), default=None)
-        return None if soonest is None else max(soonest, least)
-
-    def _expiry(self, now: int) -> Ask:
-        dead = [held.key for held in self._state.entries.values() if entry.is_expired(held, now)]
-        return Ask([Delete(key) for key in dead], CLOCK)
 
 
 async def _nothing() -> None:
