@@ -45,7 +45,6 @@ class Hubs:
         self._open: dict[str, Hub] = {}
         self._opening: dict[str, asyncio.Lock] = {}
         self._starting = 0
-        self._stopping: dict[str, asyncio.Event] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
 
@@ -122,7 +121,6 @@ class Hubs:
         self._starting += 1
         try:
             await self._make_room()
-            await self._stopped(instance_id)
             await hub.start()
         except (sqlite.Error, OSError) as error:
             raise Unavailable("The instance cannot be opened now") from error
@@ -141,22 +139,10 @@ class Hubs:
         await self._stop(idle)
 
     async def _stop(self, hub: Hub) -> None:
-        if self._open.pop(hub.id, None) is None:
-            await self._stopped(hub.id)
-            return
-        stopped = self._stopping[hub.id] = asyncio.Event()
-        try:
+        # Whoever is first stops it: a sweep may come to a hub that was closed for another's sake meanwhile.
+        if self._open.pop(hub.id, None) is not None:
             await self._relay.detach(hub)
             await hub.stop()
-        finally:
-            del self._stopping[hub.id]
-            stopped.set()
-
-    async def _stopped(self, instance_id: str) -> None:
-        """Until an earlier hub of the instance has let go of its file."""
-        stopping = self._stopping.get(instance_id)
-        if stopping is not None:
-            await stopping.wait()
 
     def _soon(self, loop: asyncio.AbstractEventLoop, work: "asyncio.Future[None] | object") -> None:
         task: asyncio.Task[None] = loop.create_task(work)  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from app.edge import socket
+from app.instances.member import Member
 from app.instances.outbox import COALESCED_BYTES, SLOW_SECONDS
 from tests.instances.live import Live, live
 
@@ -25,6 +26,10 @@ async def fill(served: Live, name: str, keys: int = 20) -> None:
             await writer.hear()
 
 
+async def until_congested(served: Live, member: Member) -> None:
+    await served.until(lambda: member.socket.congested)
+
+
 async def test_a_joiner_that_vanishes_in_the_middle_of_its_sync_is_cut_off_and_its_memory_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -37,7 +42,7 @@ async def test_a_joiner_that_vanishes_in_the_middle_of_its_sync_is_cut_off_and_i
             await served.until(lambda: len(hub.audience.members) == 2)
             wire.writer.transport.pause_reading()  # type: ignore[attr-defined]
             stays, stuck = hub.audience.members.values()
-            await served.until(lambda: stuck.socket.congested)
+            await until_congested(served, stuck)
             assert stuck.socket.unfinished
             snapshot, member = weakref.ref(hub._snapshots.take(hub._state)), weakref.ref(stuck)
             hub.audience.drop_slow(time.monotonic() + SLOW_SECONDS - 1)

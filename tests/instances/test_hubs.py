@@ -1,0 +1,155 @@
+"""Hubs: so many instances are open at once, and nobody notices when one was closed in between."""
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import msgspec
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from app.errors import Unavailable
+from app.instances.hub import Hub
+from app.instances.hubs import IDLE_SECONDS, OPEN_INSTANCES
+from app.instances.protocol import Set
+from app.instances.store import STORE_THREADS
+from tests.instances.live import CLOCKWORK, Live, live
+from tests.projects.conftest import Json
+
+pytestmark = pytest.mark.anyio
+
+INSTANCES = 2_000
+AT_ONCE = 10
+# A file, its journal and its index.
+DESCRIPTORS_A_FILE = 3
+SPARE_DESCRIPTORS = 50
+
+
+async def put(hub: Hub, key: str, value: object) -> int:
+    return (await hub.change([Set(key, msgspec.Raw(msgspec.json.encode(value)))], CLOCKWORK)).seq
+
+
+def opened(served: Live) -> list[str]:
+    return [hub.id for hub in served.hubs.seen()]
+
+
+async def test_when_all_are_taken_the_one_that_is_longest_without_connections_closes(tmp_path: Path) -> None:
+    async with live(tmp_path, most_open=3) as served:
+        for name in ("connected", "first", "second", "third"):
+            await served.make(name)
+        async with served.joined("connected") as peer:
+            for name in ("first", "second"):
+                async with served.hubs.use(name) as hub:
+                    await put(hub, "a", name)
+            async with served.hubs.use("first") as hub:
+                assert await put(hub, "a", "again") == 2
+            await served.hubs.open("third")
+            assert opened(served) == ["connected", "first", "third"]
+            await peer.alive()
+
+
+async def test_when_none_can_close_the_answer_is_503_and_when_to_try_again(tmp_path: Path) -> None:
+    async with live(tmp_path, most_open=2) as served, AsyncExitStack() as stack:
+        for name in ("one", "two", "three"):
+            await served.make(name)
+        for name in ("one", "two"):
+            await stack.enter_async_context(served.joined(name))
+        with pytest.raises(InvalidStatus) as refused:
+            await stack.enter_async_context(served.dial("three"))
+        assert refused.value.response.status_code == 503
+        assert int(refused.value.response.headers["Retry-After"]) > 0
+        assert b"Too many instances are open: 2 of 2" in refused.value.response.body
+        assert opened(served) == ["one", "two"]
+
+
+async def test_many_that_are_opened_at_once_do_not_pass_the_bound(tmp_path: Path) -> None:
+    async with live(tmp_path, most_open=5) as served:
+        names = [await served.make(f"room-{number}") for number in range(30)]
+        most = 0
+
+        async def use(name: str) -> None:
+            nonlocal most
+            try:
+                async with served.hubs.use(name) as hub:
+                    most = max(most, len(opened(served)))
+                    await put(hub, "a", 1)
+            except Unavailable:
+                return
+
+        await asyncio.gather(*(use(name) for name in names))
+        assert 0 < most <= 5
+
+
+async def test_what_nobody_uses_is_closed_after_a_while_and_nobody_notices(tmp_path: Path) -> None:
+    async with live(tmp_path) as served:
+        name = await served.make("room")
+        async with served.joined(name) as peer:
+            await peer.say("set", key="a", value=[1, 2], attributes={"zIndex": 3})
+            told = await peer.hear()
+            await served.hubs.sweep_once(time.monotonic() + IDLE_SECONDS + 1)
+            assert opened(served) == [name]
+        await served.until(lambda: not served.hubs.seen()[0].audience.members)
+        await served.hubs.sweep_once(time.monotonic() + IDLE_SECONDS - 1)
+        assert opened(served) == [name]
+        await served.hubs.sweep_once(time.monotonic() + IDLE_SECONDS + 1)
+        assert opened(served) == []
+        async with served.dial(name, since=1) as later:
+            greeting = await later.hear()
+            assert greeting["seq"] == 1
+            await later.say("set", key="a", value=[1, 2], attributes=told["attributes"], opId="same")
+            assert await later.hear() == {"type": "ack", "opId": "same", "seq": 1}
+        async with served.dial(name) as later:
+            assert (await later.hear())["epoch"] == greeting["epoch"]
+            held: Json = (await later.hear())["data"]["a"]
+            assert held == {"value": [1, 2], "attributes": told["attributes"], "updatedAt": told["timestamp"]}
+
+
+async def test_a_hub_that_two_would_close_is_closed_once(tmp_path: Path) -> None:
+    async with live(tmp_path) as served:
+        for name in ("one", "two"):
+            async with served.hubs.use(await served.make(name)) as hub:
+                await put(hub, "a", 1)
+        at = time.monotonic() + IDLE_SECONDS + 1
+        await asyncio.gather(served.hubs.sweep_once(at), served.hubs.sweep_once(at))
+        assert opened(served) == []
+
+
+@pytest.fixture
+def quick_folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory, where there is one: thousands of files wait long for a disk."""
+    memory = Path("/dev/shm")
+    if not memory.is_dir():
+        yield tmp_path
+        return
+    with TemporaryDirectory(dir=memory) as folder:
+        yield Path(folder)
+
+
+async def test_thousands_of_instances_come_and_go_within_the_same_files_and_threads(quick_folder: Path) -> None:
+    async with live(quick_folder) as served:
+        names = await asyncio.gather(*(served.make(f"room-{number}") for number in range(INSTANCES)))
+        files, threads, epochs = len(os.listdir("/proc/self/fd")), threading.active_count(), dict[str, str]()
+
+        async def visit(number: int) -> None:
+            async with served.hubs.use(names[number]) as hub:
+                assert await put(hub, "number", number) == 1
+                epochs[hub.id] = hub.epoch
+
+        async def visit_again(number: int) -> None:
+            async with served.hubs.use(names[number]) as hub:
+                held = await hub.find("number")
+                assert held is not None
+                assert (bytes(held.value), held.seq, hub.seq, hub.epoch) == (b"%d" % number, 1, 1, epochs[hub.id])
+
+        for visited in (visit, visit_again):
+            for first in range(0, INSTANCES, AT_ONCE):
+                await asyncio.gather(*map(visited, range(first, first + AT_ONCE)))
+                assert len(opened(served)) <= OPEN_INSTANCES
+            assert len(opened(served)) == OPEN_INSTANCES
+            assert len(os.listdir("/proc/self/fd")) - files <= OPEN_INSTANCES * DESCRIPTORS_A_FILE + SPARE_DESCRIPTORS
+            assert threading.active_count() - threads <= STORE_THREADS + 1
