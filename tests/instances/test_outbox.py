@@ -79,12 +79,13 @@ async def test_who_takes_something_now_and_then_is_not_too_slow(tmp_path: Path) 
 async def test_what_is_kept_for_a_connection_is_bounded_also_while_it_is_being_closed(tmp_path: Path) -> None:
     async with live(tmp_path) as served:
         name = await served.make("room")
-        await fill(served, name)
         hub = await served.hubs.open(name)
         async with served.wire(name) as wire:
             await served.until(lambda: len(hub.audience.members) == 1)
             wire.writer.transport.pause_reading()  # type: ignore[attr-defined]
             (slow,) = hub.audience.members.values()
+            while not slow.outbox.lags:
+                slow.socket.write(b'"' + b"x" * MIB + b'"')
             for number in range(3 * COALESCED_BYTES // MIB):
                 slow.outbox.send(json.dumps([number, "x" * MIB]).encode())
                 assert slow.outbox._kept_bytes <= COALESCED_BYTES
