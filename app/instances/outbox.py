@@ -27,6 +27,8 @@ _numbers = itertools.count(1)
 class Outbox:
     """`lags` says whether frames are kept. What is kept for a socket that is closing is dropped."""
 
+    __slots__ = ("_kept", "_kept_bytes", "_socket")
+
     def __init__(self, socket: Socket) -> None:
         self._socket = socket
         self._kept: dict[Name, bytes] = {}

@@ -1,15 +1,19 @@
 """Joining: what a client is sent first, however large it is and however slowly it reads, and what comes after it."""
 
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.conftest import Server, serving
+from tests.conftest import ADMIN_TOKEN, Server, serving
 from tests.instances.conftest import fresh, joined
 from tests.instances.test_sync_faults import MIB, memory_of, stalled
 
 JOINERS = 50
 KEYS = 20
 CHANGES = 60
+GONE = 20
+# A sweep, and the time that is given to answer a Close frame.
+CUT_OFF_SECONDS = 12.0
 # A buffer of the whole instance for each would be a thousand.
 GROWTH_BYTES = 160 * MIB
 
@@ -85,3 +89,24 @@ def test_what_a_joiner_is_answered_comes_after_its_sync(tmp_path: Path) -> None:
         heard = [slow.hear() for _ in range(4)]
         assert [frame["type"] for frame in heard] == ["sync", "key_updated", "ack", "key_updated"]
         assert [frame["seq"] for frame in heard] == [KEYS, KEYS + 1, KEYS + 1, KEYS + 2]
+
+
+def test_joiners_that_never_read_are_cut_off_and_what_was_kept_for_them_goes(tmp_path: Path) -> None:
+    name = fresh()
+    with serving(tmp_path / "data") as server, ExitStack() as stack:
+        fill(server, name)
+        client = stack.enter_context(server.client(**{"X-Admin-Token": ADMIN_TOKEN}))
+        writer = stack.enter_context(joined(server, name, prefix="none"))
+        before = memory_of(server)
+        for _ in range(GONE):
+            assert stalled(stack, server, name).hear()["type"] == "auth_success"
+        for number in range(KEYS):
+            writer.say("set", key=f"k{number}", value=value_of(-number), opId=f"o{number}")
+            writer.until("ack")
+        deadline = time.monotonic() + CUT_OFF_SECONDS
+        while client.get(f"/admin/do/{name}").json()["connections"] > 1:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        assert memory_of(server) - before < GROWTH_BYTES
+        writer.say("ping")
+        assert writer.hear() == {"type": "pong"}
