@@ -5,7 +5,7 @@ four times the time a message; tests compare the two, frame by frame.
 """
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from websockets.exceptions import ProtocolError
@@ -47,14 +47,14 @@ class Control(NamedTuple):
     payload: bytes
 
 
-def frame(opcode: int, payload: Payload) -> bytes:
-    """A whole message as a server sends it: one frame, not masked."""
+def frame(opcode: int, payload: Payload, head: int = FINAL) -> bytes:
+    """A frame as a server sends it, not masked: a whole message, unless `head` says that more follows."""
     length = len(payload)
     if length <= CONTROL_BYTES:
-        return bytes((FINAL | opcode, length)) + payload
+        return bytes((head | opcode, length)) + payload
     if length <= 0xFFFF:
-        return _HEAD_16.pack(FINAL | opcode, LENGTH_16, length) + payload
-    return _HEAD_64.pack(FINAL | opcode, LENGTH_64, length) + payload
+        return _HEAD_16.pack(head | opcode, LENGTH_16, length) + payload
+    return _HEAD_64.pack(head | opcode, LENGTH_64, length) + payload
 
 
 def frame_text(payload: Payload) -> bytes:
@@ -65,6 +65,17 @@ def frame_text(payload: Payload) -> bytes:
 def frame_texts(payloads: Iterable[Payload]) -> bytes:
     """The frames of several texts, joined."""
     return b"".join([frame(TEXT, payload) for payload in payloads])
+
+
+def fragments(slices: Iterable[Payload]) -> Iterator[bytes]:
+    """The frames of one text that comes in slices. Only control frames may go between them."""
+    opcode, before = TEXT, None
+    for payload in slices:
+        if before is not None:
+            yield frame(opcode, before, 0)
+            opcode = CONTINUATION
+        before = payload
+    yield frame(opcode, before or b"")
 
 
 def frame_close(code: int, reason: str = "") -> bytes:

@@ -1,18 +1,22 @@
 """A socket: one open WebSocket, without a task and without a queue of its own.
 
 What arrives is told to its listener as it arrives; what is written leaves as soon as the kernel takes it. How much
-may wait to be taken is the writer's decision: `buffered` and `congested` say what does.
+may wait to be taken is the writer's decision: `buffered`, `congested` and `unfinished` say what does. A long text is
+written in slices, so that of it only one waits.
 """
 
 import asyncio
-from collections.abc import Iterable
-from typing import Any, Protocol
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import structlog
 from websockets.frames import CloseCode
 
 from app.edge import framing
 from app.edge.framing import CLOSE, PING, PONG, Control, Parser, Payload, Violation
+from app.edge.listener import Listener
 from app.edge.sockets import Sockets
 
 CLOSE_SECONDS = 5.0
@@ -20,6 +24,8 @@ MISSED_PONGS = 2
 # Above the one a socket is congested; once below the other its listener hears `on_drain`.
 HIGH_WATER_BYTES = 64 << 10
 LOW_WATER_BYTES = 16 << 10
+# Of a long text so many slices leave in a row, however fast they are taken: others wait for the loop.
+SLICES_IN_A_ROW = 16
 
 PING_FRAME = framing.frame(PING, b"")
 
@@ -28,21 +34,6 @@ PING_FRAME = framing.frame(PING, b"")
 OPEN, CLOSING, ENDED = range(3)
 
 log = structlog.get_logger("socket")
-
-
-class Listener(Protocol):
-    """Who a socket belongs to. All is called on the event loop, and must not wait."""
-
-    def on_message(self, message: str | bytes) -> None: ...
-
-    def on_drain(self) -> None:
-        """What was written has left, after the socket was congested."""
-
-    def on_shutdown(self) -> None:
-        """The server stops: say what there is to say, then close the socket with 1012."""
-
-    def on_close(self, code: int) -> None:
-        """Nothing more will come; called once. The code of the first Close frame, 1006 where there was none."""
 
 
 class Socket(asyncio.Protocol):
@@ -56,11 +47,13 @@ class Socket(asyncio.Protocol):
         "_listener",
         "_parser",
         "_paused",
+        "_rest",
         "_state",
         "_timer",
         "_transport",
         "_unanswered",
         "congested",
+        "congested_at",
         "slot",
     )
 
@@ -77,7 +70,11 @@ class Socket(asyncio.Protocol):
         self._paused = True
         self._held = 0
         self._unanswered = 0
+        # What waits for a long text to be finished, that text first; None while there is none.
+        self._rest: deque[Iterator[bytes]] | None = None
         self.congested = False
+        # When the kernel last took something of what waited, by the monotonic clock.
+        self.congested_at = 0.0
         transport.set_write_buffer_limits(HIGH_WATER_BYTES, LOW_WATER_BYTES)
         transport.set_protocol(self)
         connections.add(self)
@@ -109,6 +106,11 @@ class Socket(asyncio.Protocol):
         """Bytes written that the kernel has not taken yet."""
         return self._transport.get_write_buffer_size()
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether a long text is being written: what is written now waits behind it."""
+        return self._rest is not None
+
     def write(self, payload: Payload) -> None:
         """Send one text that is encoded already. What is written to a socket that is not open is dropped."""
         self.write_framed(framing.frame_text(payload))
@@ -119,8 +121,17 @@ class Socket(asyncio.Protocol):
 
     def write_framed(self, frames: bytes) -> None:
         """Send what `frame_text` or `frame_texts` made, once, for many sockets."""
-        if self._state == OPEN:
+        if self._rest is not None:
+            self._rest.append(iter((frames,)))
+        elif self._state == OPEN:
             self._transport.write(frames)
+
+    def write_sliced(self, slices: Iterable[Payload]) -> None:
+        """Send one text in fragments, each once the kernel has taken those before. A close does not wait for it."""
+        if self._state == OPEN:
+            self._rest = self._rest or deque()
+            self._rest.append(framing.fragments(slices))
+            self._write_rest()
 
     def pause_reading(self) -> None:
         """Hear of no message more, also of none that has arrived already, until `resume_reading`."""
@@ -139,14 +150,15 @@ class Socket(asyncio.Protocol):
             asyncio.get_running_loop().call_soon(self._deliver)
 
     def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
-        """Send what was written, then a Close frame. A peer that does not answer within CLOSE_SECONDS is cut off."""
+        """Send what was written, but for the rest of a long text, then a Close frame. A peer that does not answer
+        within CLOSE_SECONDS is cut off."""
         if self._state == OPEN:
             self._say_close(code, reason)
             self.resume_reading()
 
     def abort(self) -> None:
         """End the connection now; what was written and has not left is lost."""
-        self._state = ENDED
+        self._state, self._rest = ENDED, None
         self._transport.abort()
 
     def shutdown(self) -> None:
@@ -175,15 +187,36 @@ class Socket(asyncio.Protocol):
         """Nothing to say after the peer's end: the transport closes itself."""
 
     def pause_writing(self) -> None:
-        self.congested = True
+        self.congested, self.congested_at = True, time.monotonic()
 
     def resume_writing(self) -> None:
         self.congested = False
-        if self._state == OPEN and self._listener is not None:
+        self._write_on()
+
+    def _write_on(self) -> None:
+        self._write_rest()
+        drained = self._rest is None and not self.congested
+        if drained and self._state == OPEN and self._listener is not None:
             self._listener.on_drain()
 
+    def _write_rest(self) -> None:
+        """Write what waits, until the kernel lags behind."""
+        rest, written = self._rest, 0
+        while rest and not self.congested:
+            if written == SLICES_IN_A_ROW:
+                asyncio.get_running_loop().call_soon(self._write_on)
+                return
+            frames = next(rest[0], None)
+            if frames is None:
+                rest.popleft()
+            else:
+                self._transport.write(frames)
+                written += 1
+        if not rest:
+            self._rest = None
+
     def connection_lost(self, exc: Exception | None) -> None:
-        self._state = ENDED
+        self._state, self._rest = ENDED, None
         self._connections.discard(self)
         self._all.discard(self)
         self._forget()
@@ -226,7 +259,7 @@ class Socket(asyncio.Protocol):
             self._code = code
             self._transport.write(framing.frame(CLOSE, payload[:2]))
             self._cut_off_later()
-        self._state = ENDED
+        self._state, self._rest = ENDED, None
         self._transport.close()
         self._tell_closed()
 
@@ -242,7 +275,7 @@ class Socket(asyncio.Protocol):
         self._tell_closed()
 
     def _say_close(self, code: int, reason: str) -> None:
-        self._state = CLOSING
+        self._state, self._rest = CLOSING, None
         self._code = code
         self._transport.write(framing.frame_close(code, reason))
         self._cut_off_later()

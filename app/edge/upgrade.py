@@ -10,7 +10,8 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.edge.socket import Listener, Socket
+from app.edge.listener import Listener
+from app.edge.socket import Socket
 from app.errors import AppError
 
 # The method of a route that answers upgrades, and the name under which the server hands a connection over.

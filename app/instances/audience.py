@@ -1,14 +1,12 @@
-"""The audience: the members of an instance, what all of them hear, and who of them says where it is."""
+"""The audience: the members of an instance, and what all of them hear."""
 
 import time
 from collections.abc import Sequence
 
-import msgspec
-
 from app.edge.framing import frame_texts
-from app.instances import protocol
 from app.instances.draft import Told
 from app.instances.member import Member
+from app.instances.presence import Presence
 
 
 class Audience:
@@ -16,8 +14,8 @@ class Audience:
 
     def __init__(self) -> None:
         self.members: dict[str, Member] = {}
+        self.presence = Presence()
         self.left_at = time.monotonic()
-        self._presence: dict[str, bytes] = {}
 
     def enter(self, member: Member) -> None:
         self.members[member.id] = member
@@ -30,21 +28,9 @@ class Audience:
                 member.hear(told, shared)
 
     def leave(self, member: Member) -> None:
-        if self.members.pop(member.id, None) is None:
-            return
-        self.left_at = time.monotonic()
-        if member.present:
-            self._presence.pop(member.id, None)
-            self._tell_present(protocol.presence(member.id, member.caller.public_id, protocol.NULL), member)
-
-    def be_present(self, member: Member, state: msgspec.Raw) -> None:
-        """Pass on where a member is; only those that say so themselves hear it."""
-        newcomer = not member.present
-        member.present = True
-        self._presence[member.id] = protocol.presence(member.id, member.caller.public_id, state)
-        if newcomer:
-            member.socket.write_joined([held for other, held in self._presence.items() if other != member.id])
-        self._tell_present(self._presence[member.id], member)
+        if self.members.pop(member.id, None) is not None:
+            self.left_at = time.monotonic()
+            self.presence.leave(member)
 
     def close_all(self, code: int, reason: str, last: bytes | None = None) -> None:
         for member in list(self.members.values()):
@@ -53,11 +39,7 @@ class Audience:
             member.socket.close(code, reason)
 
     def drop_slow(self, now: float) -> None:
+        """Close whoever has taken nothing for too long. `now` is of the monotonic clock."""
         for member in list(self.members.values()):
-            if member.overdue(now):
-                member.drop()
-
-    def _tell_present(self, payload: bytes, sender: Member) -> None:
-        for member in self.members.values():
-            if member.present and member is not sender and not member.slow:
-                member.send(payload)
+            if member.outbox.overdue(now):
+                member.outbox.drop()

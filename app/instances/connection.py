@@ -1,6 +1,7 @@
 """A connection of `/sync`: from its first frame to its last, what a client says and when it is let in."""
 
 import asyncio
+import sys
 from collections.abc import Coroutine
 from typing import NamedTuple
 
@@ -42,6 +43,8 @@ AUTH_SECONDS = 5.0
 UNAUTHENTICATED, UNAUTHENTICATED_REASON = 4401, "Authentication required"
 TRY_AGAIN, INTERNAL = CloseCode.TRY_AGAIN_LATER, CloseCode.INTERNAL_ERROR
 NO_ACCESS_TEXT = "Instance not found or access denied"
+# Why a connection is not read; several may hold at once.
+JOINING, CONGESTED, HASTY, CROWDED = 1, 2, 4, 8
 
 log = structlog.get_logger("connection")
 
@@ -79,7 +82,7 @@ class Admitted(NamedTuple):
 
 
 class Connection:
-    """The listener of one socket. It reads on once it has joined; what comes meanwhile waits here."""
+    """The listener of one socket. It is read once it has joined; what was read already waits here."""
 
     def __init__(self, socket: Socket, rooms: Rooms, wish: Wish, admitted: Admitted | None) -> None:
         self._socket = socket
@@ -87,8 +90,8 @@ class Connection:
         self._wish = wish
         self._hub: Hub | None = None
         self._member: Member | None = None
-        self._early: list[str | bytes] = []
-        self._busy = False
+        self._early: list[tuple[str | bytes, int]] = []
+        self._held = 0
         self._ended = False
         self._allowance = Allowance()
         self._task: asyncio.Task[None] | None = None
@@ -102,19 +105,39 @@ class Connection:
     # -- the listener ----------------------------------------------------------------------------------
 
     def on_message(self, message: str | bytes) -> None:
-        if self._busy:
-            self._early.append(message)
+        size, backlog = sys.getsizeof(message), self._rooms.hubs.backlog
+        if self._held & JOINING:
+            backlog.take(size)
+            self._early.append((message, size))
             self._socket.pause_reading()
         else:
-            self._take(message)
+            self._take(message, size)
         if self._socket.congested:
             # Who does not read is not read: its answers would only heap up.
-            self._socket.pause_reading()
+            self._hold(CONGESTED)
+        if backlog.is_full:
+            self._hold(CROWDED)
+            backlog.wait(self._on_room)
 
     def on_drain(self) -> None:
         if self._member is not None:
-            self._member.drained()
-        if not self._busy:
+            self._member.outbox.write_on()
+        if not self._socket.congested:
+            self._release(CONGESTED)
+
+    def _on_room(self) -> None:
+        self._release(CROWDED)
+
+    def _hold(self, why: int) -> None:
+        self._held |= why
+        self._socket.pause_reading()
+
+    def _release(self, why: int) -> None:
+        self._held &= ~why
+        self._read_on()
+
+    def _read_on(self) -> None:
+        if not self._held:
             self._socket.resume_reading()
 
     def on_shutdown(self) -> None:
@@ -124,6 +147,7 @@ class Connection:
 
     def on_close(self, code: int) -> None:
         self._ended = True
+        self._rooms.hubs.backlog.forget(self._on_room)
         if self._limit is not None:
             self._limit.cancel()
         if self._member is not None and self._hub is not None:
@@ -131,7 +155,7 @@ class Connection:
 
     # -- what a client says ----------------------------------------------------------------------------
 
-    def _take(self, message: str | bytes) -> None:
+    def _take(self, message: str | bytes, size: int) -> None:
         try:
             frame = protocol.parse(message, binary=isinstance(message, bytes))
         except ParseError as error:
@@ -152,7 +176,7 @@ class Connection:
         else:
             changes = frame.ops if isinstance(frame, Batch) else (frame,)
             try:
-                self._hub.post(self._member, changes, frame.op_id)
+                self._hub.post(self._member, changes, frame.op_id, size)
             except AppError as error:
                 self._member.error(error.message, UNAVAILABLE, frame.op_id)
 
@@ -170,19 +194,19 @@ class Connection:
         if size > PRESENCE_BYTES:
             member.error(f"Presence too large: {size} bytes (max: {PRESENCE_BYTES})", TOO_LARGE)
         else:
-            hub.audience.be_present(member, state.copy())
+            hub.audience.presence.say(member, state.copy())
 
     def _count(self, changes: int) -> None:
         """Above the rate the connection is not read, until it is below it again."""
         wait = self._allowance.take(changes)
         if wait:
-            self._socket.pause_reading()
-            asyncio.get_running_loop().call_later(wait, self._socket.resume_reading)
+            self._hold(HASTY)
+            asyncio.get_running_loop().call_later(wait, self._release, HASTY)
 
     # -- being let in ----------------------------------------------------------------------------------
 
     def _begin(self, work: Coroutine[None, None, None]) -> None:
-        self._busy = True
+        self._held |= JOINING
         self._task = asyncio.get_running_loop().create_task(self._finish(work))
 
     async def _finish(self, work: Coroutine[None, None, None]) -> None:
@@ -195,12 +219,14 @@ class Connection:
         except Exception:
             log.exception("not_let_in", instance=self._wish.instance_id)
             self._socket.close(INTERNAL)
+        self._held &= ~JOINING
         # A finished task and its context are a fifth of what an idle connection holds.
-        self._busy, self._task = False, None
+        self._task = None
         early, self._early = self._early, []
-        for message in early:
+        for message, size in early:
+            self._rooms.hubs.backlog.give_back(size)
             self.on_message(message)
-        self._socket.resume_reading()
+        self._read_on()
 
     async def _authenticate(self, credential: str) -> None:
         try:
@@ -237,7 +263,7 @@ class Connection:
             self._hub, self._member = hub, member
             await hub.join(member, since)
             # What was taken away before the hub knew of this member, nobody has told it.
-            await self._rooms.hubs.review(hub, member)
+            self._rooms.hubs.reviews.review(hub, member)
             if self._ended:
                 hub.audience.leave(member)
 

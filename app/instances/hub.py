@@ -15,28 +15,25 @@ import structlog
 from app.edge import sqlite
 from app.edge.clock import now_ms
 from app.errors import AppError, Unavailable
-from app.identity.principal import Kind, Principal
-from app.instances import entry, protocol, queries
+from app.instances import entry, expiry, protocol, queries
 from app.instances.answer import answer
 from app.instances.audience import Audience
-from app.instances.draft import SYSTEM, Caller, Change, Draft, Refusal, State, Told
+from app.instances.backlog import Backlog
+from app.instances.draft import Change, Draft, Refusal, State, Told
 from app.instances.entry import Entry
-from app.instances.mailbox import Ask, Mailbox, Result, Visit, Work
+from app.instances.mailbox import Ask, Mailbox, Result, Visit, Work, size_of
 from app.instances.member import Member
-from app.instances.protocol import Delete
-from app.instances.queries import Actor, Operation
+from app.instances.queries import Operation
 from app.instances.resume import Missed, Since, read_missed, retell
+from app.instances.snapshot import Snapshots
 from app.instances.store import OPERATION_MS, Commit, Store
-from app.projects.access import Level
+from app.instances.turn import Outcome, apply_all, named_in
 
 T = TypeVar("T")
 
-# How soon an expiry is tried again whose commit failed.
-EXPIRY_RETRY_MS = 1_000
 GOING_AWAY, GOING_AWAY_REASON = 1012, "Going away"
 DELETED, DELETED_REASON = 1000, "Instance deleted"
 NOT_STORED = "The change was not stored: try again"
-CLOCK = Caller(Actor(SYSTEM, "expiry"), SYSTEM, Principal(Kind.OPERATOR, None), Level.OWNER)
 
 log = structlog.get_logger("hub")
 
@@ -44,8 +41,17 @@ log = structlog.get_logger("hub")
 class Hub:
     """Open from `start` to `stop`; every reader and writer goes through its mailbox."""
 
-    def __init__(self, instance_id: str, store: Store, thread: ThreadPoolExecutor, *, read_only: bool) -> None:
+    def __init__(
+        self,
+        instance_id: str,
+        store: Store,
+        thread: ThreadPoolExecutor,
+        *,
+        read_only: bool,
+        backlog: Backlog | None = None,
+    ) -> None:
         self.id = instance_id
+        self.backlog = backlog or Backlog()
         self.audience = Audience()
         self.read_only = read_only
         # Whether webhooks listen, and who is told when the file owes them something.
@@ -58,6 +64,7 @@ class Hub:
         self._expires_at_ms: int | None = None
         self._store, self._thread = store, thread
         self._mailbox = Mailbox()
+        self._snapshots = Snapshots(instance_id)
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -73,7 +80,7 @@ class Hub:
         loaded = await self.on_thread(self._store.open, now_ms())
         self._state = State(loaded.entries, loaded.seq, loaded.bytes)
         self.epoch, self.told_from = loaded.epoch, loaded.told_from
-        self._expires_at_ms = self._next_expiry()
+        self._expires_at_ms = expiry.soonest(loaded.entries.values())
         self._task = asyncio.create_task(self._run())
 
     async def stop(self, why: Callable[[], AppError]) -> None:
@@ -108,19 +115,19 @@ class Hub:
 
     # -- asked from outside ----------------------------------------------------------------------------
 
-    def post(self, member: Member, changes: Sequence[Change], op_id: str | None) -> None:
-        """What a member's frame asks for; it hears of it in frames. Unavailable."""
-        self._mailbox.put(Ask(changes, member.caller, member, op_id))
+    def post(self, member: Member, changes: Sequence[Change], op_id: str | None, size: int = 0) -> None:
+        """What a member's frame of `size` asks for; it hears of it in frames. Unavailable."""
+        self._put(Ask(changes, member.caller, member, op_id, size=size))
 
     def refuse(self, member: Member, code: str, message: str, key: str | None, op_id: str | None) -> None:
         """Say why a frame was not understood, behind all that came before it."""
         refusal = Refusal(code, message, key)
-        self._mailbox.put(Ask((), member.caller, member, op_id, refusal=refusal))
+        self._put(Ask((), member.caller, member, op_id, refusal=refusal))
 
     async def change(self, ask: Ask) -> Result:
         """All of the changes or none. Refusal, Invalid, TooLarge, Unavailable."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._mailbox.put(ask._replace(future=future))
+        self._put(ask._replace(future=future, size=size_of(ask.changes)))
         return await future
 
     async def alone(self, work: Work[T]) -> T:
@@ -136,6 +143,10 @@ class Hub:
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         await self._turn([ask._replace(future=future)])
         return await future
+
+    def _put(self, ask: Ask) -> None:
+        self._mailbox.put(ask)
+        self.backlog.take(ask.size)
 
     async def visit(self, visit: Callable[[], T]) -> T:
         """Run `visit` when everything before it is committed."""
@@ -164,22 +175,24 @@ class Hub:
         """Greet a member, give it what it missed or everything, and let it hear what comes."""
         missed = Missed(None)
         if since is not None:
-            missed = await self._read(read_missed, self._store, since, self._state.seq, self.epoch, self.told_from)
+            missed = await self._find_missed(since)
         await self._put_visit(lambda: self._greet(member, missed))
 
     async def _greet(self, member: Member, missed: Missed) -> None:
-        state, caller, lines = self._state, member.caller, missed.lines
-        if lines is not None and missed.until < state.seq:
+        state, caller = self._state, member.caller
+        if missed.lines is not None and missed.until < state.seq:
             # Committed while the file was read; nothing more is until the member hears of it by itself.
-            lines = lines + await self.read_file(queries.list_told_since, missed.until, state.seq - missed.until)
+            missed = missed.with_rest(await self._find_missed(Since(missed.until, None)))
         permission = caller.level.permission
-        member.send(protocol.auth_success(self.id, caller.public_id, permission, state.seq, self.epoch))
-        if lines is not None:
-            member.socket.write_joined([payload for line in lines if (payload := retell(line, member))])
+        member.socket.write(protocol.auth_success(self.id, caller.public_id, permission, state.seq, self.epoch))
+        if missed.lines is not None:
+            member.outbox.send_all(payload for line in missed.lines if (payload := retell(line, member)))
         else:
-            wanted = filter(member.wants, state.entries.values())
-            member.send(protocol.sync(wanted, self.id, state.seq, missed.reason))
+            member.socket.write_sliced(self._snapshots.take(state).slices(member.wants, missed.reason))
         self.audience.enter(member)
+
+    async def _find_missed(self, since: Since) -> Missed:
+        return await self._read(read_missed, self._store, since, self._state.seq, self.epoch, self.told_from)
 
     # -- the actor -------------------------------------------------------------------------------------
 
@@ -211,61 +224,33 @@ class Hub:
         """What has expired goes first, so that nobody's change is computed over it."""
         now = now_ms()
         due = self._expires_at_ms is not None and self._expires_at_ms <= now
-        asks = [self._expiry(now), *asks] if due else asks
+        asks = [expiry.deletion_of_expired(self._state.entries.values(), now), *asks] if due else asks
         retry_at = 0
         try:
             told, outcomes = await self._change(asks, now)
         except Exception as error:
             known = isinstance(error, (sqlite.Error, OSError))
             log.warning("commit_failed", instance=self.id, error=str(error), exc_info=not known)
-            retry_at = now + EXPIRY_RETRY_MS
+            retry_at = now + expiry.RETRY_MS
             told, outcomes = [], [ask.refusal or Unavailable(NOT_STORED) for ask in asks]
         if due:
-            self._expires_at_ms = self._next_expiry(retry_at)
+            self._expires_at_ms = expiry.soonest(self._state.entries.values(), retry_at)
         self.audience.hear(told)
         for ask, outcome in zip(asks, outcomes, strict=True):
             answer(ask, outcome, self._state, now)
+        self.backlog.give_back(sum(ask.size for ask in asks))
 
-    async def _change(self, asks: list[Ask], now: int) -> tuple[list[Told], list[Result | AppError]]:
+    async def _change(self, asks: list[Ask], now: int) -> tuple[list[Told], list[Outcome]]:
         """All that is asked in one commit: what is to be told of it, and what became of each."""
-        applied = await self._applied(asks, now)
+        named, before = named_in(asks), dict[tuple[str, str], int]()
+        if named:
+            since = now - OPERATION_MS
+            before = await self.on_thread(self._store.read, queries.find_operations, named, since)
         draft = Draft(self._state, now, read_only=self.read_only, tells=self.tells)
-        operations: list[Operation] = []
-        outcomes: list[Result | AppError] = []
-        for ask in asks:
-            outcome = self._apply(draft, ask, applied)
-            outcomes.append(outcome)
-            name = ask.caller.principal, ask.op_id or ""
-            if ask.op_id is not None and isinstance(outcome, Result) and name not in applied:
-                applied[name] = outcome.seq
-                operations.append(Operation(*name, outcome.seq, outcome.kept))
+        outcomes, operations = apply_all(draft, asks, before)
         if draft.told or operations:
             await self._commit(draft, operations, now)
         return draft.told, outcomes
-
-    async def _applied(self, asks: list[Ask], now: int) -> dict[tuple[str, str], int]:
-        """Which of the named operations were applied before, and the seq of each."""
-        named = {(ask.caller.principal, ask.op_id) for ask in asks if ask.op_id is not None}
-        if not named:
-            return {}
-        return await self.on_thread(self._store.read, queries.find_operations, sorted(named), now - OPERATION_MS)
-
-    def _apply(self, draft: Draft, ask: Ask, applied: dict[tuple[str, str], int]) -> Result | AppError:
-        if ask.refusal is not None:
-            return ask.refusal
-        before = applied.get((ask.caller.principal, ask.op_id or ""))
-        sender = ask.member.id if ask.member is not None else None
-
-        def apply() -> Result:
-            if before is not None:
-                return Result(before, 0)
-            changed = draft.apply(ask.changes, ask.caller, sender=sender, op_id=ask.op_id, turn_id=ask.turn_id)
-            return Result(draft.seq, changed)
-
-        try:
-            return apply() if ask.around is None else ask.around(draft, apply)
-        except AppError as error:
-            return error
 
     async def _commit(self, draft: Draft, operations: list[Operation], now: int) -> None:
         commit = Commit([told.record for told in draft.told], operations, draft.events, draft.seq, now)
@@ -276,21 +261,9 @@ class Hub:
         if draft.events:
             self.owing(self)
 
-    # -- expiry ----------------------------------------------------------------------------------------
-
     def _until_expiry(self) -> float | None:
         """In seconds; None while no entry expires."""
         return None if self._expires_at_ms is None else max(0.0, (self._expires_at_ms - now_ms()) / 1000)
-
-    def _next_expiry(self, least: int = 0) -> int | None:
-        """When the next entry expires, and not before `least`."""
-        held = self._state.entries.values()
-        soonest = min((one.expires_at_ms for one in held if one.expires_at_ms is not None), default=None)
-        return None if soonest is None else max(soonest, least)
-
-    def _expiry(self, now: int) -> Ask:
-        dead = [held.key for held in self._state.entries.values() if entry.is_expired(held, now)]
-        return Ask([Delete(key) for key in dead], CLOCK)
 
 
 async def _nothing() -> None:

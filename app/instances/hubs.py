@@ -12,45 +12,55 @@ import structlog
 
 from app.edge import sqlite
 from app.edge.changes import Changes
-from app.edge.clock import now_ms
 from app.edge.database import Database
 from app.errors import AppError, NotFound, Unavailable
 from app.instances import protocol
+from app.instances.backlog import Backlog
 from app.instances.hub import DELETED, DELETED_REASON, GOING_AWAY, GOING_AWAY_REASON, Hub
-from app.instances.member import Member
 from app.instances.relay import Relay
+from app.instances.reviews import Reviews
 from app.instances.store import Retention, Stores
-from app.projects import access, access_queries, instances
-from app.projects.access import NO_INSTANCE, Level
+from app.projects import access_queries, instances
+from app.projects.access import NO_INSTANCE
 
 OPEN_INSTANCES = 300
 IDLE_SECONDS = 60.0
 SWEEP_SECONDS = 5.0
 AWAY_MS = (200, 2_000)
-REVOKED, REVOKED_REASON = 4403, "Access revoked"
 
 log = structlog.get_logger("hubs")
 
 
 class Hubs:
-    """One for the process. `OPEN_INSTANCES` files are open at most; the longest unused closes first."""
+    """One for the process. `most_open` files are open at most; the longest unused closes first."""
 
-    def __init__(self, db: Database, folder: Path, retention: Retention) -> None:
+    def __init__(
+        self,
+        db: Database,
+        folder: Path,
+        retention: Retention,
+        *,
+        most_open: int = OPEN_INSTANCES,
+        backlog: Backlog | None = None,
+    ) -> None:
+        self.backlog = backlog or Backlog()
+        self.reviews = Reviews(db, self.seen)
         self._db = db
         self._stores = Stores(folder, retention)
         self._relay = Relay(db)
+        self._most_open = most_open
         self._open: dict[str, Hub] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._starting = 0
+        self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
 
     def listen(self, changes: Changes) -> None:
         """Close what was deleted, and ask again what each member may do when that has changed."""
         self._relay.listen(changes)
+        self.reviews.listen(changes)
         loop = asyncio.get_running_loop()
         changes.listen(instances.TOPIC, lambda key: self._soon(loop, self._delete(key)))
-        for topic in (access.TOPIC, "user", "key"):
-            changes.listen(topic, lambda key: self._soon(loop, self._review()))
-        self._tasks: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def use(self, instance_id: str) -> AsyncIterator[Hub]:
@@ -83,15 +93,19 @@ class Hubs:
         """Close what nobody uses, drop who reads too slowly, until cancelled."""
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
-            now = time.monotonic()
-            for hub in self.seen():
-                hub.audience.drop_slow(now)
-                if hub.idle and now - hub.audience.left_at > IDLE_SECONDS:
-                    await self._stop(hub, _is_closing)
+            await self.sweep_once(time.monotonic())
+
+    async def sweep_once(self, now: float) -> None:
+        """`now` is of the monotonic clock."""
+        for hub in self.seen():
+            hub.audience.drop_slow(now)
+            if hub.idle and now - hub.audience.left_at > IDLE_SECONDS:
+                await self._hibernate(hub)
 
     async def close(self) -> None:
         """Tell everybody that it goes away, finish what was accepted, close the files."""
         self._closing = True
+        await self.reviews.close()
         for task in list(self._tasks):
             task.cancel()
         for hub in self.seen():
@@ -105,29 +119,39 @@ class Hubs:
         row = await self._db.read(access_queries.find_instance, instance_id)
         if row is None:
             raise NotFound(NO_INSTANCE)
-        await self._make_room()
-        store = self._stores.store(instance_id)
-        hub = Hub(instance_id, store, self._stores.thread_of(instance_id), read_only=row.is_readonly)
+        store, thread = self._stores.store(instance_id), self._stores.thread_of(instance_id)
+        hub = Hub(instance_id, store, thread, read_only=row.is_readonly, backlog=self.backlog)
+        self._starting += 1
         try:
+            await self._make_room()
             await hub.start()
         except (sqlite.Error, OSError) as error:
             raise Unavailable("The instance cannot be opened now") from error
+        finally:
+            self._starting -= 1
         self._open[instance_id] = hub
         self._relay.attach(hub)
         return hub
 
     async def _make_room(self) -> None:
-        if len(self._open) < OPEN_INSTANCES:
+        if len(self._open) + self._starting <= self._most_open:
             return
-        idle = sorted((hub for hub in self._open.values() if hub.idle), key=lambda hub: hub.audience.left_at)
-        if not idle:
-            raise Unavailable(f"Too many instances are open: {len(self._open)} of {OPEN_INSTANCES}")
-        await self._stop(idle[0], _is_closing)
+        idle = min((hub for hub in self._open.values() if hub.idle), key=lambda hub: hub.audience.left_at, default=None)
+        if idle is None:
+            raise Unavailable(f"Too many instances are open: {len(self._open)} of {self._most_open}")
+        await self._hibernate(idle)
+
+    async def _hibernate(self, hub: Hub) -> None:
+        """Close what nobody uses. Who opens it meanwhile waits, and reads what it wrote last."""
+        async with self._lock(hub.id):
+            if hub.idle:
+                await self._stop(hub, _is_closing)
 
     async def _stop(self, hub: Hub, why: Callable[[], AppError]) -> None:
-        self._open.pop(hub.id, None)
-        await self._relay.detach(hub)
-        await hub.stop(why)
+        # Whoever is first stops it: a sweep may come to a hub that was closed for another's sake meanwhile.
+        if self._open.pop(hub.id, None) is not None:
+            await self._relay.detach(hub)
+            await hub.stop(why)
 
     def _lock(self, instance_id: str) -> asyncio.Lock:
         """Whoever opens an instance or deletes it is alone with it."""
@@ -147,33 +171,6 @@ class Hubs:
                 await self._stop(hub, _is_gone)
             store = self._stores.store(instance_id)
             await asyncio.get_running_loop().run_in_executor(self._stores.thread_of(instance_id), store.delete)
-
-    async def _review(self) -> None:
-        """Ask again what every member may do: downgraded in place, or closed."""
-        for hub in self.seen():
-            row = await self._db.read(access_queries.find_instance, hub.id)
-            hub.read_only = row.is_readonly if row is not None else True
-            for member in list(hub.audience.members.values()):
-                await self.review(hub, member)
-
-    async def review(self, hub: Hub, member: Member) -> None:
-        """Ask again what a member may do."""
-        try:
-            found = await self._db.read(access.level_of, member.caller.asked, hub.id, now_ms())
-        except AppError as error:
-            log.warning("access_not_reviewed", instance=hub.id, error=error.message)
-            return
-        if found.instance is None:
-            # It joined while its instance was deleted, too late to be told with the others.
-            member.socket.close(DELETED, DELETED_REASON)
-        else:
-            self._hold_to(member, min(found.level, member.cap))
-
-    def _hold_to(self, member: Member, level: Level) -> None:
-        if level < Level.READ:
-            member.socket.close(REVOKED, REVOKED_REASON)
-        elif level != member.caller.level:
-            member.caller = member.caller._replace(level=level)
 
 
 def away_ms() -> int:

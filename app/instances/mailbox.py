@@ -9,11 +9,13 @@ from app.errors import AppError, Unavailable
 from app.instances.draft import Caller, Change, Draft, Refusal
 from app.instances.entry import Entry
 from app.instances.member import Member
+from app.instances.protocol import Set
 
 T = TypeVar("T")
 
 MAILBOX = 100_000
 TURN_CHANGES = 1_000
+TURN_BYTES = 16 << 20
 
 
 class Result(NamedTuple):
@@ -37,7 +39,10 @@ Work = Callable[[Mapping[str, Entry], Make], Awaitable[T]]
 
 
 class Ask(NamedTuple):
-    """Changes on their way in: from a member's frame, or from a call that waits for its future."""
+    """Changes on their way in: from a member's frame, or from a call that waits for its future.
+
+    `size` is in bytes, of the frame or of the values, which stay in memory until this is answered.
+    """
 
     changes: Sequence[Change]
     caller: Caller
@@ -47,6 +52,7 @@ class Ask(NamedTuple):
     future: "asyncio.Future[Result] | None" = None
     refusal: Refusal | None = None
     around: Around | None = None
+    size: int = 0
 
 
 class Visit(NamedTuple):
@@ -54,6 +60,11 @@ class Visit(NamedTuple):
 
     visit: Callable[[], Awaitable[Any]]
     future: "asyncio.Future[Any]"
+
+
+def size_of(changes: Sequence[Change]) -> int:
+    """Bytes of the values in changes."""
+    return sum(memoryview(change.value).nbytes for change in changes if isinstance(change, Set))
 
 
 class Mailbox:
@@ -88,14 +99,15 @@ class Mailbox:
         self._woken.clear()
 
     def take_asks(self) -> list[Ask]:
-        """The changes at the front, up to a visit or TURN_CHANGES."""
+        """The changes at the front, up to a visit, TURN_CHANGES or TURN_BYTES."""
         asks: list[Ask] = []
-        changes = 0
-        while self._items and changes < TURN_CHANGES:
+        changes = size = 0
+        while self._items and changes < TURN_CHANGES and size < TURN_BYTES:
             first = self._items[0]
             if isinstance(first, Visit):
                 break
             changes += max(1, len(first.changes))
+            size += first.size
             asks.append(first)
             self._items.popleft()
         return asks

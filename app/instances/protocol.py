@@ -2,13 +2,13 @@
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Annotated
 
 import msgspec
 
 from app.edge.http import encode_json
-from app.instances.entry import CLOCK_KEYS, KEY_CHARACTERS, Entry, sort
+from app.instances.entry import CLOCK_KEYS, KEY_CHARACTERS, Entry
 from app.instances.queries import Actor
 
 VALUE_BYTES = 2 << 20
@@ -208,16 +208,26 @@ def auth_error(message: str, code: str) -> bytes:
     return encode_json({"type": "auth_error", "error": message, "code": code})
 
 
-def sync(entries: Iterable[Entry], instance_id: str, seq: int, reason: str | None = None) -> bytes:
-    """Everything, in order. `reason` says why it is not what was missed: epoch, retention or ahead."""
-    data = {
-        entry.key: {"value": entry.value, "attributes": entry.attributes, "updatedAt": entry.updated_at_ms}
-        for entry in sort(entries)
-    }
-    frame: dict[str, object] = {"type": "sync", "data": data, "instanceId": instance_id, "seq": seq}
+def sync(entries: Iterable[bytes], instance_id: str, seq: int, reason: str | None = None) -> Iterator[bytes]:
+    """Everything, piece by piece: `entries` are encoded by `sync_entry`, in order. `reason` says why it is not what
+    was missed: epoch, retention or ahead."""
+    between = b'{"type":"sync","data":{'
+    for encoded in entries:
+        yield between
+        yield encoded
+        between = b","
+    if between != b",":
+        yield between
+    last: dict[str, object] = {"instanceId": instance_id, "seq": seq}
     if reason is not None:
-        frame["reason"] = reason
-    return encode_json(frame)
+        last["reason"] = reason
+    yield b"}," + encode_json(last)[1:]
+
+
+def sync_entry(entry: Entry) -> bytes:
+    """One member of `sync`'s data."""
+    held = {"value": entry.value, "attributes": entry.attributes, "updatedAt": entry.updated_at_ms}
+    return encode_json(entry.key) + b":" + encode_json(held)
 
 
 def key_updated(entry: Entry, updated_by: str, actor: Actor | None = None) -> bytes:

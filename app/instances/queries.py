@@ -261,9 +261,16 @@ HISTORY = """SELECT seq, at_ms, op, key, value, attributes, expires_at_ms, previ
               FROM history"""
 
 
-def list_told_since(raw: Any, seq: int, limit: int) -> list[Told]:
-    """Changes after `seq`, oldest first."""
-    return [Told(*row) for row in raw.execute(f"{HISTORY} WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit))]
+def list_told_since(raw: Any, seq: int, limit: int, most_bytes: int) -> list[Told]:
+    """Changes after `seq`, oldest first; no more once their values have more than `most_bytes`."""
+    found: list[Told] = []
+    size = 0
+    rows = raw.execute(f"{HISTORY} WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit))
+    while size <= most_bytes and (row := rows.fetchone()) is not None:
+        found.append(Told(*row))
+        size += len(found[-1].value or "") + len(found[-1].previous_value or "")
+    rows.close()
+    return found
 
 
 def make_own(raw: Any, epoch: str, now: int) -> None:

@@ -10,6 +10,7 @@ from app.instances.queries import Actor, Record, Told
 from app.instances.store import Store
 
 RESUMED_CHANGES = 10_000
+RESUMED_BYTES = 8 << 20
 EPOCH, RETENTION, AHEAD = "epoch", "retention", "ahead"
 
 
@@ -20,6 +21,12 @@ class Missed(NamedTuple):
     lines: list[Told] | None
     reason: str | None = None
     until: int = 0
+
+    def with_rest(self, rest: "Missed") -> "Missed":
+        """This, and what was found after `until`."""
+        if self.lines is None or rest.lines is None:
+            return rest
+        return rest._replace(lines=self.lines + rest.lines)
 
 
 class Since(NamedTuple):
@@ -37,8 +44,8 @@ def read_missed(store: Store, since: Since, seq: int, epoch: str, told_from: int
         return Missed(None, AHEAD)
     if since.seq + 1 < told_from:
         return Missed(None, RETENTION)
-    lines = store.read(queries.list_told_since, since.seq, RESUMED_CHANGES)
-    if len(lines) == RESUMED_CHANGES:
+    lines = store.read(queries.list_told_since, since.seq, RESUMED_CHANGES, RESUMED_BYTES)
+    if len(lines) == RESUMED_CHANGES or (lines and lines[-1].seq < seq):
         return Missed(None, RETENTION)
     return Missed(lines, until=lines[-1].seq if lines else since.seq)
 

@@ -25,10 +25,11 @@ from app.edge.websocket import protocol_of
 from app.errors import Unauthenticated
 
 BACKLOG = 2_048
+SLICE_BYTES = 65_535
 
 
 class Echo:
-    """A listener. `close 4408 Too slow` closes, `crash` fails, `all …` reaches all."""
+    """A listener. `close 4408 Too slow` closes, `crash` fails, `all …` reaches all, `slices …` comes back cut."""
 
     __slots__ = ("_others", "socket")
 
@@ -51,6 +52,12 @@ class Echo:
             framed = framing.frame_text(message.encode())
             for other in self._others:
                 other.socket.write_framed(framed)
+        elif word == "slices":
+            # Cut in the middle of characters; what follows waits, and a ping does not.
+            encoded = rest.encode()
+            self.socket.write_sliced(encoded[at : at + SLICE_BYTES] for at in range(0, len(encoded), SLICE_BYTES))
+            self.socket.ping()
+            self.socket.write(b"after")
         else:
             self.socket.write(message.encode())
 

@@ -1,6 +1,7 @@
 """An open socket: what its listener is told, what a slow, silent, greedy or vanished client does to it."""
 
 import asyncio
+from collections.abc import Iterator
 
 import pytest
 from structlog.testing import capture_logs
@@ -364,3 +365,69 @@ async def test_a_listener_of_a_socket_that_is_gone_is_told_so() -> None:
 async def test_a_socket_knows_its_peer() -> None:
     async with watched() as watch, watch.wire() as (_, listener):
         assert listener.socket.peer == "127.0.0.1"
+
+
+async def receive_long(wire: Wire) -> tuple[bytes, list[tuple[int, bytes]]]:
+    """A text in fragments, and what came between them."""
+    text, between, opcode = b"", list[tuple[int, bytes]](), TEXT
+    while True:
+        first, payload = await wire.receive_part()
+        if first & 0x0F in (PING, PONG):
+            between.append((first & 0x0F, payload))
+            continue
+        assert first & 0x0F == opcode
+        text, opcode = text + payload, CONTINUATION
+        if first & FINAL:
+            return text, between
+
+
+LONG = [bytes([65 + number % 26]) * MESSAGE_BYTES for number in range(20)]
+
+
+async def test_a_long_text_waits_slice_by_slice_for_its_reader_and_what_is_written_meanwhile_follows_it() -> None:
+    async with watched() as watch, watch.wire() as (wire, listener):
+        wire.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        taken = 0
+
+        def slices() -> Iterator[bytes]:
+            nonlocal taken
+            for piece in LONG:
+                taken += 1
+                yield piece
+
+        listener.socket.write_sliced(slices())
+        listener.socket.write(b"after")
+        assert taken < len(LONG)
+        assert listener.socket.buffered <= 2 * MESSAGE_BYTES
+        for _ in range(2):
+            listener.socket.ping()
+        wire.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        text, between = await receive_long(wire)
+        assert text == b"".join(LONG)
+        assert between == [(PING, b"")] * 2
+        assert await wire.receive() == (TEXT, b"after")
+        await asyncio.wait_for(listener.drained.wait(), WAIT_SECONDS)
+        assert not listener.socket.unfinished
+
+
+async def test_a_short_text_in_slices_is_one_frame() -> None:
+    async with watched() as watch, watch.wire() as (wire, listener):
+        listener.socket.write_sliced([b"all of it"])
+        listener.socket.write_sliced([])
+        assert await wire.receive() == (TEXT, b"all of it")
+        assert await wire.receive() == (TEXT, b"")
+        assert not listener.socket.unfinished
+
+
+async def test_a_close_does_not_wait_for_the_rest_of_a_long_text() -> None:
+    async with watched() as watch, watch.wire() as (wire, listener):
+        wire.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        listener.socket.write_sliced(LONG)
+        listener.socket.close(4408, "Too slow")
+        wire.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        heard = []
+        while not heard or heard[-1][0] & 0x0F != CLOSE:
+            heard.append(await wire.receive_part())
+        assert heard[-1][1][2:] == b"Too slow"
+        assert not any(first & FINAL for first, _ in heard[:-1])
+        assert 0 < len(heard) - 1 < len(LONG)

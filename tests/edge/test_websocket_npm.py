@@ -45,6 +45,10 @@ def test_fragments_are_one_message_and_a_ping_between_them_is_answered(seen: dic
     assert seen["fragments"] == ["in three parts", "between"]
 
 
+def test_a_long_text_in_slices_is_one_message_before_the_next_and_a_ping_may_come_between(seen: dict[str, Any]) -> None:
+    assert seen["slices"] == [True, "after", True]
+
+
 def test_thousands_of_messages_keep_their_order(seen: dict[str, Any]) -> None:
     assert seen["burst"] is True
 

@@ -62,12 +62,17 @@ class Wire:
 
     async def receive(self) -> tuple[int, bytes]:
         """`(opcode, payload)` of the next frame, which is final and not masked."""
+        first, payload = await self.receive_part()
+        assert first & 0xF0 == FINAL
+        return first & 0x0F, payload
+
+    async def receive_part(self) -> tuple[int, bytes]:
+        """`(first byte, payload)` of the next frame, which may be a fragment."""
         async with asyncio.timeout(WAIT_SECONDS):
             first, length = await self.reader.readexactly(2)
-            assert first & 0xF0 == FINAL
             if length >= 126:
                 length = int.from_bytes(await self.reader.readexactly(2 if length == 126 else 8), "big")
-            return first & 0x0F, await self.reader.readexactly(length)
+            return first, await self.reader.readexactly(length)
 
     async def receive_close(self) -> tuple[int, str]:
         """Code and reason of the Close frame that comes next, and the end that follows an answer to it."""

@@ -1,118 +1,156 @@
-"""Hubs: which instances are open, when one is opened, closed and deleted at once."""
+"""Hubs: so many instances are open at once, and nobody notices when one was closed in between."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
 
 import msgspec
 import pytest
+from websockets.exceptions import InvalidStatus
 
-from app.edge import migrate
-from app.edge.changes import Changes
-from app.edge.clock import now_ms
-from app.edge.database import Database, Transaction
-from app.errors import NotFound, Unavailable
-from app.identity import queries as identity
-from app.instances import queries
-from app.instances.hub import CLOCK, Hub
-from app.instances.hubs import Hubs
+from app.errors import Unavailable
+from app.instances.hub import Hub
+from app.instances.hubs import IDLE_SECONDS, OPEN_INSTANCES
 from app.instances.mailbox import Ask
 from app.instances.protocol import Set
-from app.instances.store import Retention, Store
-from app.projects import instances
+from app.instances.store import STORE_THREADS
+from tests.instances.live import CLOCKWORK, Live, live
+from tests.projects.conftest import Json
 
 pytestmark = pytest.mark.anyio
 
-ROOM = "room"
-GONE_SECONDS = 5.0
-PAGES = 60
+INSTANCES = 2_000
+AT_ONCE = 10
+# A file, its journal and its index.
+DESCRIPTORS_A_FILE = 3
+SPARE_DESCRIPTORS = 50
 
 
-class Small(Store):
-    """A file for which there is no more room than PAGES."""
-
-    def _connected(self) -> Any:
-        raw = super()._connected()
-        raw.execute(f"PRAGMA max_page_count = {PAGES}")
-        return raw
+async def put(hub: Hub, key: str, value: object) -> int:
+    return (await hub.change(Ask([Set(key, msgspec.Raw(msgspec.json.encode(value)))], CLOCKWORK))).seq
 
 
-def add_room(tx: Transaction) -> None:
-    identity.insert_user(tx, "usr_1", now=now_ms())
-    instances.ensure(tx, ROOM, "usr_1", "local", now_ms())
+def opened(served: Live) -> list[str]:
+    return [hub.id for hub in served.hubs.seen()]
 
 
-def delete_room(tx: Transaction) -> None:
-    instances.announce_deletion(tx, ROOM)
-    tx.execute("DELETE FROM instances WHERE id = ?", ROOM)
+async def test_when_all_are_taken_the_one_that_is_longest_without_connections_closes(tmp_path: Path) -> None:
+    async with live(tmp_path, most_open=3) as served:
+        for name in ("connected", "first", "second", "third"):
+            await served.make(name)
+        async with served.joined("connected") as peer:
+            for name in ("first", "second"):
+                async with served.hubs.use(name) as hub:
+                    await put(hub, "a", name)
+            async with served.hubs.use("first") as hub:
+                assert await put(hub, "a", "again") == 2
+            await served.hubs.open("third")
+            assert opened(served) == ["connected", "first", "third"]
+            await peer.alive()
+
+
+async def test_when_none_can_close_the_answer_is_503_and_when_to_try_again(tmp_path: Path) -> None:
+    async with live(tmp_path, most_open=2) as served, AsyncExitStack() as stack:
+        for name in ("one", "two", "three"):
+            await served.make(name)
+        for name in ("one", "two"):
+            await stack.enter_async_context(served.joined(name))
+        with pytest.raises(InvalidStatus) as refused:
+            await stack.enter_async_context(served.dial("three"))
+        assert refused.value.response.status_code == 503
+        assert int(refused.value.response.headers["Retry-After"]) > 0
+        assert b"Too many instances are open: 2 of 2" in refused.value.response.body
+        assert opened(served) == ["one", "two"]
+
+
+async def test_many_that_are_opened_at_once_do_not_pass_the_bound(tmp_path: Path) -> None:
+    async with live(tmp_path, most_open=5) as served:
+        names = [await served.make(f"room-{number}") for number in range(30)]
+        most = 0
+
+        async def use(name: str) -> None:
+            nonlocal most
+            try:
+                async with served.hubs.use(name) as hub:
+                    most = max(most, len(opened(served)))
+                    await put(hub, "a", 1)
+            except Unavailable:
+                return
+
+        await asyncio.gather(*(use(name) for name in names))
+        assert 0 < most <= 5
+
+
+async def test_what_nobody_uses_is_closed_after_a_while_and_nobody_notices(tmp_path: Path) -> None:
+    async with live(tmp_path) as served:
+        name = await served.make("room")
+        async with served.joined(name) as peer:
+            await peer.say("set", key="a", value=[1, 2], attributes={"zIndex": 3})
+            told = await peer.hear()
+            await served.hubs.sweep_once(time.monotonic() + IDLE_SECONDS + 1)
+            assert opened(served) == [name]
+        await served.until(lambda: not served.hubs.seen()[0].audience.members)
+        await served.hubs.sweep_once(time.monotonic() + IDLE_SECONDS - 1)
+        assert opened(served) == [name]
+        await served.hubs.sweep_once(time.monotonic() + IDLE_SECONDS + 1)
+        assert opened(served) == []
+        async with served.dial(name, since=1) as later:
+            greeting = await later.hear()
+            assert greeting["seq"] == 1
+            await later.say("set", key="a", value=[1, 2], attributes=told["attributes"], opId="same")
+            assert await later.hear() == {"type": "ack", "opId": "same", "seq": 1}
+        async with served.dial(name) as later:
+            assert (await later.hear())["epoch"] == greeting["epoch"]
+            held: Json = (await later.hear())["data"]["a"]
+            assert held == {"value": [1, 2], "attributes": told["attributes"], "updatedAt": told["timestamp"]}
+
+
+async def test_a_hub_that_two_would_close_is_closed_once(tmp_path: Path) -> None:
+    async with live(tmp_path) as served:
+        for name in ("one", "two"):
+            async with served.hubs.use(await served.make(name)) as hub:
+                await put(hub, "a", 1)
+        at = time.monotonic() + IDLE_SECONDS + 1
+        await asyncio.gather(served.hubs.sweep_once(at), served.hubs.sweep_once(at))
+        assert opened(served) == []
 
 
 @pytest.fixture
-def feed() -> Changes:
-    return Changes()
+def quick_folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory, where there is one: thousands of files wait long for a disk."""
+    memory = Path("/dev/shm")
+    if not memory.is_dir():
+        yield tmp_path
+        return
+    with TemporaryDirectory(dir=memory) as folder:
+        yield Path(folder)
 
 
-@pytest.fixture
-async def db(tmp_path: Path, feed: Changes) -> AsyncIterator[Database]:
-    """One that knows ROOM, and tells at once what was committed."""
-    path = tmp_path / "core.db"
-    migrate.migrate(path, "core")
-    database = Database(path, feed.committed)
-    database.open()
-    await database.write(add_room)
-    yield database
-    await database.close()
+async def test_thousands_of_instances_come_and_go_within_the_same_files_and_threads(quick_folder: Path) -> None:
+    async with live(quick_folder) as served:
+        names = await asyncio.gather(*(served.make(f"room-{number}") for number in range(INSTANCES)))
+        files, threads, epochs = len(os.listdir("/proc/self/fd")), threading.active_count(), dict[str, str]()
 
+        async def visit(number: int) -> None:
+            async with served.hubs.use(names[number]) as hub:
+                assert await put(hub, "number", number) == 1
+                epochs[hub.id] = hub.epoch
 
-@pytest.fixture
-async def hubs(db: Database, feed: Changes, tmp_path: Path) -> AsyncIterator[Hubs]:
-    made = Hubs(db, tmp_path / "instances", Retention())
-    made.listen(feed)
-    yield made
-    await made.close()
+        async def visit_again(number: int) -> None:
+            async with served.hubs.use(names[number]) as hub:
+                held = await hub.find("number")
+                assert held is not None
+                assert (bytes(held.value), held.seq, hub.seq, hub.epoch) == (b"%d" % number, 1, 1, epochs[hub.id])
 
-
-async def until_gone(folder: Path) -> None:
-    async with asyncio.timeout(GONE_SECONDS):
-        while any(folder.glob("*/room.db*")):
-            await asyncio.sleep(0.01)
-
-
-async def test_an_instance_that_is_deleted_while_it_is_opened_is_not_open(
-    db: Database, hubs: Hubs, tmp_path: Path
-) -> None:
-    """Who opens it has found its row before, and would acknowledge changes of what is deleted."""
-    opening = asyncio.create_task(hubs.open(ROOM))
-    await asyncio.sleep(0)
-    await db.write(delete_room)
-    hub = await opening
-    await until_gone(tmp_path / "instances")
-    assert hubs.seen() == []
-    with pytest.raises(NotFound):
-        await hub.change(Ask([Set("k")], CLOCK))
-    with pytest.raises(NotFound):
-        await hub.read_file(queries.get_position)
-    assert not any((tmp_path / "instances").glob("*/room.db*"))
-
-
-async def test_a_full_file_refuses_a_change_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
-    value = msgspec.Raw(b'"' + b"x" * 10_000 + b'"')
-    thread = ThreadPoolExecutor(max_workers=1)
-    hub = Hub(ROOM, Small(tmp_path / "room.db", Retention()), thread, read_only=False)
-    await hub.start()
-    stored = 0
-    with pytest.raises(Unavailable, match="not stored"):
-        for stored in range(PAGES):
-            await hub.change(Ask([Set(f"k{stored}", value)], CLOCK))
-    assert stored > 0
-    held, seq = await hub.entries()
-    assert ({one.key for one in held}, seq) == ({f"k{number}" for number in range(stored)}, stored)
-    await hub.stop(lambda: Unavailable("Closed"))
-    roomy = Hub(ROOM, Store(tmp_path / "room.db", Retention()), thread, read_only=False)
-    await roomy.start()
-    assert roomy.seq == stored
-    assert (await roomy.change(Ask([Set("after", value)], CLOCK))).seq == stored + 1
-    await roomy.stop(lambda: Unavailable("Closed"))
-    thread.shutdown()
+        for visited in (visit, visit_again):
+            for first in range(0, INSTANCES, AT_ONCE):
+                await asyncio.gather(*map(visited, range(first, first + AT_ONCE)))
+                assert len(opened(served)) <= OPEN_INSTANCES
+            assert len(opened(served)) == OPEN_INSTANCES
+            assert len(os.listdir("/proc/self/fd")) - files <= OPEN_INSTANCES * DESCRIPTORS_A_FILE + SPARE_DESCRIPTORS
+            assert threading.active_count() - threads <= STORE_THREADS + 1

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.instances import protocol
+from app.instances.draft import State
 from app.instances.entry import KEY_CHARACTERS, Entry
 from app.instances.protocol import (
     OP_ID_CHARACTERS,
@@ -24,6 +25,7 @@ from app.instances.protocol import (
     parse,
 )
 from app.instances.queries import Actor
+from app.instances.snapshot import Snapshot
 
 ENTRY = Entry("ü", msgspec.Raw(b'{ "a":1.0}'), {"type": "text", "zIndex": 0}, 7, 3)
 
@@ -217,10 +219,11 @@ def test_every_frame_has_its_fields_in_order() -> None:
 
 def test_a_sync_has_every_entry_in_order_with_values_as_sent() -> None:
     last = Entry("a", msgspec.Raw(b"null"), {"type": "text", "zIndex": 1}, 8, 4)
-    assert protocol.sync([last, ENTRY], "i", 4) == (
+    snapshot = Snapshot("i", State({"a": last, ENTRY.key: ENTRY}, 4, 0), None)
+    assert b"".join(snapshot.slices(lambda held: True, None)) == (
         b'{"type":"sync","data":{"\xc3\xbc":{"value":{ "a":1.0},"attributes":{"type":"text","zIndex":0},"updatedAt":7},'
         b'"a":{"value":null,"attributes":{"type":"text","zIndex":1},"updatedAt":8}},"instanceId":"i","seq":4}'
     )
-    assert protocol.sync([], "i", 0, "epoch") == (
+    assert b"".join(protocol.sync([], "i", 0, "epoch")) == (
         b'{"type":"sync","data":{},"instanceId":"i","seq":0,"reason":"epoch"}'
     )

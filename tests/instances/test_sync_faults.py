@@ -143,7 +143,9 @@ def memory_of(server: Server) -> int:
 def stalled(stack: ExitStack, server: Server, name: str) -> Peer:
     """A peer whose client takes one frame and then leaves the rest in the kernel."""
     address = f"{server.url.replace('http', 'ws')}/sync/{name}"
-    dialled = connect(address, proxy=None, max_queue=1, max_size=4 * MIB, compression=None, close_timeout=2)
+    dialled = connect(
+        address, proxy=None, max_queue=1, max_size=64 * MIB, compression=None, close_timeout=0.1, ping_interval=None
+    )
     return Peer(stack.enter_context(dialled))
 
 

@@ -6,11 +6,13 @@ import threading
 import pytest
 
 from app.edge import sqlite
+from app.instances.resume import RESUMED_BYTES
 from tests.conftest import Server, serving
 from tests.instances.conftest import Peer, dial, fresh, in_background, joined
 from tests.projects.conftest import Cast, Json, Person
 
 CHANGES = 10
+MIB = 1 << 20
 RACES = 20
 
 
@@ -152,3 +154,16 @@ def test_a_stop_says_that_it_goes_away_and_nothing_is_missed(tmp_path_factory: p
             assert (missed["key"], missed["seq"]) == ("last", CHANGES + 1)
             later.socket.send(json.dumps({"type": "set", "key": "last", "value": 2, "opId": "last"}))
             assert later.settle() == [{"type": "ack", "opId": "last", "seq": CHANGES + 1}]
+
+
+def test_who_missed_too_many_bytes_is_synced_as_a_whole(open_server: Server) -> None:
+    name, value = fresh(), "x" * MIB
+    with joined(open_server, name) as writer:
+        for number in range(RESUMED_BYTES // MIB + 2):
+            writer.say("set", key="k", value=f"{number}{value}")
+            writer.until("key_updated")
+        with dial(open_server, name, since=1) as later:
+            assert later.greeting()[1]["reason"] == "retention"
+        with dial(open_server, name, since=number - 1) as later:
+            later.hear()
+            assert [frame["seq"] for frame in later.settle()] == [number, number + 1]

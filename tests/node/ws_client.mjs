@@ -73,6 +73,17 @@ async function burst(socket, count) {
   return socket.inbox.slice(from).every((message, number) => message === String(number));
 }
 
+async function slices(socket, text) {
+  let pings = 0;
+  const count = () => (pings += 1);
+  socket.on("ping", count);
+  const from = socket.inbox.length;
+  socket.send(`slices ${text}`);
+  while (socket.inbox.length < from + 2) await once(socket, "message");
+  socket.off("ping", count);
+  return [socket.inbox[from] === text, socket.inbox[from + 1], pings > 0];
+}
+
 const socket = await open();
 const binary = Buffer.from([0, 1, 255]);
 const large = "ä".repeat(LARGE_BYTES / 2);
@@ -83,6 +94,7 @@ const seen = {
   large: (await ask(socket, large)) === large,
   atLimit: (await ask(socket, Buffer.alloc(LIMIT_BYTES))).length,
   fragments: await fragments(socket),
+  slices: await slices(socket, large),
   burst: await burst(socket, 5000),
   extensions: socket.extensions,
   closes: [await closeWith(1000, ""), await closeWith(4001, "done"), await closeWith()],
