@@ -13,7 +13,7 @@ KEYS = 20
 CHANGES = 60
 GONE = 20
 # A sweep, and the time that is given to answer a Close frame.
-CUT_OFF_SECONDS = 12.0
+CUT_OFF_SECONDS = 20.0
 # A buffer of the whole instance for each would be a thousand.
 GROWTH_BYTES = 160 * MIB
 
