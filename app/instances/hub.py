@@ -26,7 +26,7 @@ from app.instances.member import Member
 from app.instances.queries import Operation
 from app.instances.resume import Missed, Since, read_missed, retell
 from app.instances.snapshot import Snapshots
-from app.instances.store import OPERATION_MS, Commit, Store
+from app.instances.store import OPERATION_MS, Commit, OutcomeUnknown, Store
 from app.instances.turn import Outcome, apply_all, named_in
 
 T = TypeVar("T")
@@ -57,6 +57,8 @@ class Hub:
         # Whether webhooks listen, and who is told when the file owes them something.
         self.tells = False
         self.owing: Callable[[Hub], None] = lambda hub: None
+        # Told when its state may not be the file's any more: it has to be opened anew.
+        self.broken: Callable[[Hub], None] = lambda hub: None
         self.epoch, self.told_from = "", 1
         self.users = 0
         self._state = State({}, 0, 0)
@@ -229,10 +231,14 @@ class Hub:
         try:
             told, outcomes = await self._change(asks, now)
         except Exception as error:
-            known = isinstance(error, (sqlite.Error, OSError))
+            known = isinstance(error, (sqlite.Error, OSError, AppError))
             log.warning("commit_failed", instance=self.id, error=str(error), exc_info=not known)
             retry_at = now + expiry.RETRY_MS
-            told, outcomes = [], [ask.refusal or Unavailable(NOT_STORED) for ask in asks]
+            unknown = isinstance(error, OutcomeUnknown)
+            why = OutcomeUnknown() if unknown else Unavailable(NOT_STORED)
+            told, outcomes = [], [ask.refusal or why for ask in asks]
+            if unknown:
+                self.broken(self)
         if due:
             self._expires_at_ms = expiry.soonest(self._state.entries.values(), retry_at)
         self.audience.hear(told)

@@ -129,6 +129,7 @@ class Hubs:
             raise Unavailable("The instance cannot be opened now") from error
         finally:
             self._starting -= 1
+        hub.broken = self._abandon_soon
         self._open[instance_id] = hub
         self._relay.attach(hub)
         return hub
@@ -146,6 +147,15 @@ class Hubs:
         async with self._lock(hub.id):
             if hub.idle:
                 await self._stop(hub, _is_closing)
+
+    def _abandon_soon(self, hub: Hub) -> None:
+        self._soon(asyncio.get_running_loop(), self._abandon(hub))
+
+    async def _abandon(self, hub: Hub) -> None:
+        """Its state may not be the file's: everybody comes back to one that is read anew."""
+        async with self._lock(hub.id):
+            hub.audience.close_all(GOING_AWAY, GOING_AWAY_REASON, protocol.going_away(away_ms()))
+            await self._stop(hub, _is_closing)
 
     async def _stop(self, hub: Hub, why: Callable[[], AppError]) -> None:
         # Whoever is first stops it: a sweep may come to a hub that was closed for another's sake meanwhile.

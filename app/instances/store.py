@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from app.edge import migrate, sqlite
+from app.errors import Unavailable
 from app.instances import queries
 from app.instances.entry import Entry
 from app.instances.queries import Event, Operation, Record
@@ -55,6 +56,13 @@ class Commit(NamedTuple):
     now: int
 
 
+class OutcomeUnknown(Unavailable):
+    """A commit failed, and the file does not say whether it holds it: nothing may be computed over the state."""
+
+    def __init__(self) -> None:
+        super().__init__("The outcome of this change is unknown: repeat it")
+
+
 class Store:
     """One file, used on its own thread only."""
 
@@ -64,6 +72,7 @@ class Store:
         self._deadline = sqlite.Deadline(READ_SECONDS)
         self._raw: Any = None
         self._commits = 0
+        self._unsure = False
 
     def open(self, now: int) -> Loaded:
         """Make or migrate the file, and read it whole."""
@@ -89,7 +98,12 @@ class Store:
         return False
 
     def write(self, commit: Commit) -> int:
-        """Write all of it or nothing; what `told_from` is then. A failure raises and changes nothing."""
+        """Write all of it or nothing; what `told_from` is then. A failure raises and has changed nothing.
+
+        OutcomeUnknown where that cannot be told, and from then on: the file has to be opened anew.
+        """
+        if self._unsure:
+            raise OutcomeUnknown
         raw = self._connected()
         try:
             raw.execute("BEGIN IMMEDIATE")
@@ -100,10 +114,10 @@ class Store:
             self._commits += 1
             told_from = self._trim(raw, commit) if self._commits % TRIM_EVERY_COMMITS == 1 else None
             told_from = queries.update_position(raw, commit.seq, told_from)
-            raw.execute("COMMIT")
         except BaseException:
             self.close()
             raise
+        self._commit(raw, commit)
         return told_from
 
     def read(self, fn: Callable[..., T], *args: Any) -> T:
@@ -139,6 +153,25 @@ class Store:
         self.close()
         for suffix in ("", "-wal", "-shm"):
             Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+
+    def _commit(self, raw: Any, commit: Commit) -> None:
+        """A COMMIT that fails may still have come to be; with one writer the file can tell."""
+        try:
+            raw.execute("COMMIT")
+        except sqlite.Error:
+            self.close()
+            if not self._holds(commit):
+                raise
+
+    def _holds(self, commit: Commit) -> bool:
+        try:
+            raw = self._connected()
+            named = [(operation.principal, operation.op_id) for operation in commit.operations]
+            known = commit.records or len(queries.find_operations(raw, named, 0)) == len(named)
+            return bool(known) and queries.get_position(raw)[0] == commit.seq
+        except sqlite.Error as error:
+            self._unsure = True
+            raise OutcomeUnknown from error
 
     def _connected(self) -> Any:
         """The connection; a new one after a failed commit, which may leave anything behind in the old."""
