@@ -47,7 +47,7 @@ class Archive:
         self._view = view
         self._asked: Connection | None = None
         self._asked_for: Archived | None = None
-        self._asked_file = self._added_file = 0
+        self._asked_file = self._added_file = self._both_file = 0
         self._refused_until = 0.0
         self._both: Any = None
         self._added: Any = None
@@ -86,9 +86,8 @@ class Archive:
             asked.raw.close()
 
     def _open_asked(self, archived: Archived) -> Any:
-        raw = sqlite.connect(self.path, read_only=True, other_threads=True)
+        raw = sqlite.connect(self.path, read_only=True, other_threads=True, busy_seconds=ASK_SECONDS)
         try:
-            raw.execute(f"PRAGMA busy_timeout = {round(ASK_SECONDS * 1000)}")
             self._require_same(archived, raw.execute("SELECT id, moves FROM archive").fetchone())
         except BaseException:
             raw.close()
@@ -126,17 +125,24 @@ class Archive:
     def _page(self, sql: str, values: tuple[Any, ...]) -> list[Row]:
         with self._listing:
             try:
+                file = self._file()
+                if file != self._both_file:
+                    self._close_both()
                 if self._both is None:
+                    self._both_file = file
                     self._both = self.open_both()
                     self._both.set_progress_handler(lambda: time.monotonic() > self._list_until, PROGRESS_STEPS)
                 self._list_until = time.monotonic() + PAGE_SECONDS
                 rows: list[Row] = self._both.execute(sql, values).fetchall()
                 return rows
             except (AppError, sqlite.Error) as error:
-                both, self._both = self._both, None
-                if both is not None:
-                    both.close()
+                self._close_both()
                 raise self._cannot(error) from error
+
+    def _close_both(self) -> None:
+        both, self._both = self._both, None
+        if both is not None:
+            both.close()
 
     def _attach(self, raw: Any, archived: Archived) -> None:
         self._file()
@@ -211,9 +217,7 @@ class Archive:
         """Close what is open. For when the writer has ended and nobody lists or adds any more."""
         self._close_asked()
         with self._listing:
-            if self._both is not None:
-                self._both.close()
-                self._both = None
+            self._close_both()
         with self._adding:
             self._close_added()
 

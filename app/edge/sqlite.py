@@ -69,13 +69,15 @@ def as_app_error(error: BaseException) -> BaseException:
     return unavailable
 
 
-def connect(path: Path, *, read_only: bool = False, other_threads: bool = False) -> Any:
+def connect(
+    path: Path, *, read_only: bool = False, other_threads: bool = False, busy_seconds: float = BUSY_SECONDS
+) -> Any:
     """A connection in autocommit mode; `other_threads` when it is made on one thread and used on another."""
     mode = "ro" if read_only else "rwc"
     raw = pysqlite3.connect(
         f"{path.absolute().as_uri()}?mode={mode}",
         uri=True,
-        timeout=BUSY_SECONDS,
+        timeout=busy_seconds,
         isolation_level=None,
         check_same_thread=not other_threads,
         cached_statements=STATEMENTS_CACHED,
