@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from app.accounts import consistency
 from app.edge import migrate
 from app.edge.clock import now_ms
 from app.usage import archive_queries
@@ -138,6 +139,17 @@ async def test_a_statement_over_both_files_reads_a_page_and_not_all_of_it(books:
             assert scanned == [], plan
     finally:
         raw.close()
+
+
+async def test_the_look_at_recent_counters_skips_a_period_whose_rows_have_partly_left(books: Books) -> None:
+    ann, bo = await books.user("user_ann"), await books.user("user_bo")
+    first = old(ann, "first")
+    await books.record(first, line(ann, "late", occurred_at_ms=first.event.occurred_at_ms), line(bo, "recent"))
+    before = (await consistency.check(books.db, now_ms())).counters
+    assert (before.checked, before.skipped, before.differences) == (2, 0, [])
+    assert await books.move() == 1
+    after = (await consistency.check(books.db, now_ms())).counters
+    assert (after.checked, after.skipped, after.differences) == (1, 1, [])
 
 
 # -- a property: a ledger that moves its rows is told apart from one that never does by nobody -----------------
