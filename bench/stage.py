@@ -31,9 +31,10 @@ class Extent(NamedTuple):
     starts: int = 5
     tokens: int = 1_500
     long_ledger: int = 1_000_000
+    archive: int = 10_000_000
 
 
-QUICK = Extent(rounds=3, seconds=0.5, starts=3, tokens=300, long_ledger=200_000)
+QUICK = Extent(rounds=3, seconds=0.5, starts=3, tokens=300, long_ledger=200_000, archive=1_000_000)
 
 
 class Stage:
