@@ -26,7 +26,7 @@ def doctor_command(out: Console) -> None:
     """
     findings = list(
         doctor.examine(
-            out.data_dir, out.database_path, lambda: out.read(queries.find_newest_receipt_ms), os.environ, now_ms()
+            out.data_dir, _archive(out), lambda: out.read(queries.find_newest_receipt_ms), os.environ, now_ms()
         )
     )
     out.show_all(
@@ -50,7 +50,7 @@ def sql_command(out: Console, statement: str | None, write: bool, rows: int) -> 
     the core's part, `archive.usage_logs` the other. STATEMENT may be piped in.
     """
     console.require_current(out.database_path)
-    raw = Archive(out.database_path, out.ledger_path, archive_queries.VIEW).open_both(write=write)
+    raw = _archive(out).open_both(write=write)
     try:
         opened = Shell(raw, out, rows)
         script = statement if statement is not None else shell.standing_input()
@@ -60,3 +60,7 @@ def sql_command(out: Console, statement: str | None, write: bool, rows: int) -> 
             opened.run(script)
     finally:
         raw.close()
+
+
+def _archive(out: Console) -> Archive:
+    return Archive(out.database_path, out.ledger_path, archive_queries.VIEW)
