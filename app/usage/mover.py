@@ -11,6 +11,7 @@ from collections.abc import Callable
 import structlog
 
 from app.edge import archive as archives
+from app.edge import sqlite
 from app.edge.archive import Archive
 from app.edge.clock import now_ms
 from app.edge.database import SCAN_PAGE_ROWS, Database, Transaction
@@ -44,8 +45,8 @@ class Mover:
             try:
                 if is_primary():
                     await self.move(now_ms(), rest=REST)
-            except AppError as error:
-                log.warning("move_failed", error=error.message)
+            except (AppError, sqlite.Error) as error:
+                log.warning("move_failed", error=str(error))
             await asyncio.sleep(PASS_SECONDS)
 
     async def move(self, now: int, *, rest: float = 0.0) -> int:
