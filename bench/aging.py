@@ -31,15 +31,15 @@ def measure_ledger_size(stage: Stage) -> Iterator[Figure]:
     aged = {size: _Aged(stage, size) for size in sizes}
     long = f"{stage.extent.archive:,} rows archived"
     for connections, events in ((SINGLE_CONNECTIONS, 1), (BATCH_CONNECTIONS, messages.BATCH_EVENTS)):
-        given = interleave(
-            stage.extent.rounds, {str(size): aged[size].ingestion(connections, events) for size in sizes}
-        )
+        subjects = {str(size): aged[size].ingestion(connections, events) for size in sizes}
+        rounds = ROUNDS * stage.extent.rounds
+        given = interleave(rounds, subjects)
         what = f"batches of {events}" if events > 1 else f"single events, {connections} connections"
+        costs = [stage.cost(aged[size].server, rounds) / events for size in sizes]
+        cost = "{:.0f} µs of processor an event, short {:.0f}, none {:.0f}".format(*costs)
         for other, name in ((SHORT_ARCHIVE, f"{SHORT_ARCHIVE:,} rows"), (0, "none")):
-            figure = compared(
-                f"{what}, {long}", "events/s", given[str(sizes[0])], name, given[str(other)], ARCHIVE_RATIO
-            )
-            yield figure
+            ours, theirs = given[str(sizes[0])], given[str(other)]
+            yield compared(f"{what}, {long}", "events/s", ours, name, theirs, ARCHIVE_RATIO, cost)
     moved = interleave(stage.extent.rounds, {str(size): aged[size].moved for size in sizes if size})
     yield compared(
         f"rows moved, {long}", "rows/s", moved[str(sizes[0])], f"{SHORT_ARCHIVE:,} rows", moved[str(SHORT_ARCHIVE)]

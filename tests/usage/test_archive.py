@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 from statistics import median
@@ -121,6 +122,21 @@ async def test_the_writer_is_never_held_for_long_and_writes_go_on(books: Books) 
     # The slowest commits are the disk's, which others use too.
     assert median(held) < HOLD_SECONDS
     assert (await books.told([ann]))["verified"].clean
+
+
+async def test_an_event_that_is_sent_again_while_its_row_is_leaving_is_a_duplicate(books: Books) -> None:
+    ann = await books.user("user_ann")
+    sent = [old(ann, f"e{number}", number) for number in range(3_000)]
+    await books.record(*sent, line(ann, "newest"))
+    moving = asyncio.create_task(books.move())
+    answers = set()
+    while not moving.done():
+        for answer in await books.record(*random.sample(sent, 50)):
+            answers.add(answer)
+    assert await moving == 3_000
+    assert answers == {("duplicate", None)}
+    assert set(await books.record(*sent)) == {("duplicate", None)}
+    assert (books.kept(), books.archived()) == (1, 3_000)
 
 
 async def test_a_statement_over_both_files_reads_a_page_and_not_all_of_it(books: Books) -> None:
