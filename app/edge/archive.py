@@ -103,6 +103,8 @@ class Archive:
     def open_both(self, *, write: bool = False) -> Any:
         """A connection to the core, with the archive attached and the view over both where rows have left."""
         raw = sqlite.connect(self.core, read_only=not write, other_threads=True)
+        # What sorts all of a ledger, a command's sum, does it on the disk. Set before the view, which it would drop.
+        raw.execute("PRAGMA temp_store = FILE")
         try:
             archived = find_archived(Connection(raw))
             if archived is not None:
