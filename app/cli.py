@@ -41,6 +41,7 @@ COMMANDS = {
     "verify-usage": "app.usage.commands:verify_usage",
     "import-d1": "app.usage.commands:import_d1",
     "doctor": "app.ops.commands:doctor_command",
+    "sql": "app.ops.commands:sql_command",
 }
 
 

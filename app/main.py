@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.accounts.clerk_api import ClerkApi
 from app.accounts.enrichment import Enrichment
 from app.edge import changes, expiring, migrate, node, origins, sqlite
+from app.edge.archive import Archive
 from app.edge.changes import Changes
 from app.edge.clock import now_ms
 from app.edge.cors import Cors
@@ -38,6 +39,8 @@ from app.projects import queries as project_queries
 from app.projects.door import Entrance
 from app.routes import OPEN_TO_ANY_ORIGIN, ROUTES
 from app.settings import Settings
+from app.usage import archive_queries
+from app.usage.mover import Mover
 from app.webhooks import outbox, signing
 from app.webhooks.delivery import Deliverer
 
@@ -91,7 +94,9 @@ async def _open(
         feed.committed(group)
         metrics.observe_group(group)
 
-    db = Database(settings.database_path, committed)
+    archive = Archive(settings.database_path, settings.ledger_path, archive_queries.VIEW)
+    stack.callback(archive.close)
+    db = Database(settings.database_path, committed, archive)
     db.open()
     stack.push_async_callback(db.close)
     metrics.watch(db)
@@ -133,10 +138,14 @@ async def _open(
     ):
         running = asyncio.create_task(task)
         stack.push_async_callback(_end, running)
+    here = node.single(settings)
+    if settings.regions.replicated:
+        moving = asyncio.create_task(Mover(db, archive).run(lambda: here.is_primary))
+        stack.push_async_callback(_end, moving)
     return {
         "settings": settings,
         "db": db,
-        "node": node.single(settings),
+        "node": here,
         "metrics": metrics,
         "running": Running(),
         "authenticator": authenticator,

@@ -24,7 +24,7 @@ ROUTES = (
     Route("POST", "/api/usage/events", at_primary, usage.ingest),
     Route("GET", "/api/usage/quota", anywhere, usage.show_quota),
     Route("GET", "/api/usage/history", anywhere, history.show_history),
-    Route("GET", "/api/usage/export", anywhere, export.export),
+    Route("GET", "/api/usage/export", at_primary, export.export),
     Route("POST", "/api/usage/reservations", at_primary, reservations.create),
     Route("POST", "/api/usage/reservations/{id}/settle", at_primary, reservations.settle),
     Route("POST", "/api/usage/reservations/{id}/release", at_primary, reservations.release),

@@ -10,8 +10,9 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
-from app.regions import DURABLE_ALL, DURABLE_CORE, DURABLE_OFF, Regions, read_regions
+from app.regions import DURABLE_ALL, DURABLE_CORE, DURABLE_OFF, NONE, Regions, read_regions
 
 DEVELOPMENT = "development"
 PRODUCTION = "production"
@@ -153,13 +154,24 @@ def read_settings(environ: Mapping[str, str] = os.environ, **given: object) -> S
     return settings
 
 
-def read_paths(environ: Mapping[str, str] = os.environ, *, data_dir: str | None = None) -> tuple[Path, Path]:
-    """`(data folder, core database)`: all that a command needs, also where other settings are missing."""
+class Paths(NamedTuple):
+    """Where the files are, and whether the ledger's old rows leave the core."""
+
+    data_dir: Path
+    database_path: Path
+    ledger_path: Path
+    replicated: bool
+
+
+def read_paths(environ: Mapping[str, str] = os.environ, *, data_dir: str | None = None) -> Paths:
+    """All that a command needs, also where other settings are missing."""
     reader = _Reader(environ)
-    paths = _paths(reader, data_dir)
+    folder, database = _paths(reader, data_dir)
+    ledger = Path(reader.text("LEDGER_PATH") or folder / "ledger.db")
+    replicated = (reader.text("REPLICATION") or NONE) != NONE
     if reader.problems:
         raise SettingsError(reader.problems)
-    return paths
+    return Paths(folder, database, ledger, replicated)
 
 
 def _paths(reader: "_Reader", given: object) -> tuple[Path, Path]:

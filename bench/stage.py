@@ -34,9 +34,10 @@ class Extent(NamedTuple):
     tokens: int = 1_500
     long_ledger: int = 1_000_000
     instances: int = 50
+    archive: int = 10_000_000
 
 
-QUICK = Extent(rounds=3, seconds=0.5, starts=3, tokens=300, long_ledger=200_000, instances=20)
+QUICK = Extent(rounds=3, seconds=0.5, starts=3, tokens=300, long_ledger=200_000, instances=20, archive=1_000_000)
 
 
 class Stage:

@@ -101,7 +101,8 @@ LIST_WITHOUT_IDENTITY = """
 """
 
 # The periods that the newest ?1 rows of the ledger fall into, at most ?2, each summed along its chain of rows
-# and compared with its counter. A chain that is longer than ?3 rows is left out: summed is NULL.
+# and compared with its counter. A chain that is longer than ?3 rows, or leads into the archive, is left out: summed
+# is NULL.
 COMPARE_COUNTERS = """
     WITH RECURSIVE newest AS (SELECT user_id, occurred_at_ms FROM usage_logs ORDER BY id DESC LIMIT ?1),
     sample AS (
@@ -115,7 +116,9 @@ COMPARE_COUNTERS = """
         UNION ALL
         SELECT c.user_id, c.period_start_ms, l.previous_id, l.total_tokens
         FROM chain c JOIN usage_logs l ON l.id = c.id)
-    SELECT s.user_id, s.period_start_ms, s.total_tokens, sum(c.total_tokens)
+    SELECT s.user_id, s.period_start_ms, s.total_tokens,
+        iif(max(c.id IS NOT NULL AND EXISTS (SELECT 1 FROM archived)
+                AND NOT EXISTS (SELECT 1 FROM usage_logs l WHERE l.id = c.id)), NULL, sum(c.total_tokens))
     FROM sample s
     LEFT JOIN chain c ON c.user_id = s.user_id AND c.period_start_ms = s.period_start_ms
     GROUP BY s.user_id, s.period_start_ms

@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from app.edge import logs, migrate, sqlite
+from app.edge.archive import Archive
 from app.edge.clock import instant, parse_instant
 from app.edge.database import Database
 from app.errors import AppError
@@ -32,6 +33,8 @@ class Console(NamedTuple):
 
     data_dir: Path
     database_path: Path
+    ledger_path: Path
+    replicated: bool
     as_json: bool
 
     def write(self, fn: Callable[..., T], *args: object) -> T:
@@ -41,15 +44,17 @@ class Console(NamedTuple):
     def read(self, fn: Callable[..., T], *args: object) -> T:
         return asyncio.run(self.use(lambda db: db.read(fn, *args)))
 
-    async def use(self, work: Callable[[Database], Awaitable[T]]) -> T:
-        """Open the database for as long as `work` takes."""
+    async def use(self, work: Callable[[Database], Awaitable[T]], archive: Archive | None = None) -> T:
+        """Open the database for as long as `work` takes; with its archive, where `work` asks for rows that left."""
         require_current(self.database_path)
-        db = Database(self.database_path)
+        db = Database(self.database_path, archive=archive)
         try:
             db.open()
             return await work(db)
         finally:
             await db.close()
+            if archive is not None:
+                archive.close()
 
     def show(self, record: Record) -> None:
         """One thing: a JSON object, or a line for each of its fields."""

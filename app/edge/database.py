@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import aiosqlite
 
 from app.edge import sqlite
-from app.edge.transaction import Connection, Position, Row, Transaction
+from app.edge.archive import Archive
+from app.edge.transaction import Connection, Position, Row, Transaction, find_archived
 from app.edge.writer import Group, Writer
 from app.errors import Unavailable
 
@@ -32,9 +33,12 @@ class Database:
     Every fault of the machine (lock, full disk, a statement over its time) is `Unavailable`, which is 503.
     """
 
-    def __init__(self, path: Path, committed: Callable[[Group], None] = lambda group: None) -> None:
+    def __init__(
+        self, path: Path, committed: Callable[[Group], None] = lambda group: None, archive: Archive | None = None
+    ) -> None:
         self.path = path
-        self.writer = Writer(path, committed)
+        self.archive = archive
+        self.writer = Writer(path, committed, archive)
         self._deadline = sqlite.Deadline(READ_SECONDS)
         self._reader: Connection | None = None
         self._scanners: list[aiosqlite.Connection] = []
@@ -103,13 +107,16 @@ class Database:
         self._deadline.restart()
         return self._reader
 
-    async def scan(self, sql: str, *values: Any, after: int, until: int) -> AsyncIterator[list[Row]]:
+    async def scan(
+        self, sql: str, *values: Any, after: int, until: int, archived: bool = False
+    ) -> AsyncIterator[list[Row]]:
         """Pages of `sql`, each its own transaction off the loop.
 
         `sql` ends in `… id > ? AND id <= ? ORDER BY id LIMIT ?`, and `id` is its first column; `until` is
-        the newest id when the scan began, so that it ends however fast rows arrive.
+        the newest id when the scan began, so that it ends however fast rows arrive. `archived`: as in `page_of_both`.
         """
-        while page := await self.page(sql, *values, after, until, SCAN_PAGE_ROWS):
+        read = self.page_of_both if archived else self.page
+        while page := await read(sql, *values, after, until, SCAN_PAGE_ROWS):
             yield page
             if len(page) < SCAN_PAGE_ROWS:
                 return
@@ -132,6 +139,17 @@ class Database:
             raise sqlite.as_app_error(error) from error
         except TimeoutError as error:
             raise Unavailable(f"No list could be read within {SCAN_WAIT_SECONDS:g} s") from error
+
+    async def page_of_both(self, sql: str, *values: Any) -> list[Row]:
+        """`page` over this database and its archive, once rows have left for there."""
+        if await self.read_one(find_archived) is None:
+            rows = await self.page(sql, *values)
+            # The first rows ever may have left between the two.
+            if await self.read_one(find_archived) is None:
+                return rows
+        if self.archive is None:
+            raise Unavailable("Rows have left the database, and nobody said where to")
+        return await self.archive.page(sql, *values)
 
     async def _open_scanner(self) -> aiosqlite.Connection:
         deadline = sqlite.Deadline(READ_SECONDS)

@@ -6,8 +6,6 @@ before 3.51.3 can corrupt a WAL that two connections write and checkpoint (docs/
 
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -89,13 +87,15 @@ def as_app_error(error: BaseException) -> BaseException:
     return unavailable
 
 
-def connect(path: Path, *, read_only: bool = False, other_threads: bool = False) -> Any:
+def connect(
+    path: Path, *, read_only: bool = False, other_threads: bool = False, busy_seconds: float = BUSY_SECONDS
+) -> Any:
     """A connection in autocommit mode; `other_threads` when it is made on one thread and used on another."""
     mode = "ro" if read_only else "rwc"
     raw = pysqlite3.connect(
         f"{path.absolute().as_uri()}?mode={mode}",
         uri=True,
-        timeout=BUSY_SECONDS,
+        timeout=busy_seconds,
         isolation_level=None,
         check_same_thread=not other_threads,
         cached_statements=STATEMENTS_CACHED,
@@ -120,17 +120,6 @@ def enter_wal(raw: Any) -> None:
             if passing_fault(error) is None or time.monotonic() > until:
                 raise
         time.sleep(WAL_RETRY_SECONDS)
-
-
-@contextmanager
-def snapshot(path: Path) -> Iterator[Any]:
-    """One read transaction on a connection of its own, for a command that reads longer than a server may."""
-    raw = connect(path, read_only=True)
-    try:
-        raw.execute("BEGIN")
-        yield raw
-    finally:
-        raw.close()
 
 
 def complete_statement(text: str) -> bool:

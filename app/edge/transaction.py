@@ -1,9 +1,12 @@
 """Connection and Transaction: what a function that reads takes, and what one that writes takes."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from app.errors import Unavailable
+
+if TYPE_CHECKING:
+    from app.edge.archive import Archive
 
 Row = tuple[Any, ...]
 
@@ -39,11 +42,14 @@ class Transaction(Connection):
     would otherwise commit its statements one by one.
     """
 
-    __slots__ = ("announced",)
+    __slots__ = ("_archive", "_archived", "_archived_known", "announced")
 
-    def __init__(self, raw: Any) -> None:
+    def __init__(self, raw: Any, archive: "Archive | None" = None) -> None:
         super().__init__(raw)
         self.announced: list[tuple[str, str]] = []
+        self._archive = archive
+        self._archived: Archived | None = None
+        self._archived_known = False
 
     def fetch(self, sql: str, *values: Any) -> list[Row]:
         self._require_open()
@@ -65,9 +71,36 @@ class Transaction(Connection):
         changed: int = self.raw.executemany(sql, rows).rowcount
         return changed
 
+    def fetch_archived(self, sql: str, *values: Any) -> list[Row]:
+        """Ask the archive for rows that have left this database; none where nothing ever has.
+
+        What the archive says holds until this transaction ends: a row is in it before it leaves here, and no row
+        leaves here meanwhile. Unavailable where it cannot be asked.
+        """
+        if not self._archived_known:
+            self._archived, self._archived_known = find_archived(self), True
+        if self._archived is None:
+            return []
+        if self._archive is None:
+            raise Unavailable("Rows have left the database, and nobody said where to")
+        return self._archive.fetch(self._archived, sql, *values)
+
     def _require_open(self) -> None:
         if not self.raw.in_transaction:
             raise TransactionLost
+
+
+class Archived(NamedTuple):
+    """What the core knows of its archive: the file's own id, and the commits of it that the core relies on."""
+
+    id: str
+    moves: int
+
+
+def find_archived(core: Connection) -> Archived | None:
+    """None while nothing has ever left the core."""
+    row = core.fetch_one("SELECT id, moves FROM archived")
+    return Archived(*row) if row else None
 
 
 class Position(NamedTuple):

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 import structlog
 
 from app.edge import sqlite
+from app.edge.archive import Archive
 from app.edge.job import Job
 from app.edge.transaction import Position, Transaction, TransactionLost
 from app.errors import Unavailable
@@ -46,9 +47,10 @@ class Group(NamedTuple):
 class Writer:
     """Runs jobs `(tx, *args)` in order. A job is pure: after a broken group it runs a second time."""
 
-    def __init__(self, path: Path, committed: Callable[[Group], None]) -> None:
+    def __init__(self, path: Path, committed: Callable[[Group], None], archive: Archive | None = None) -> None:
         self._path = path
         self._committed = committed
+        self._archive = archive
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._waiting: deque[Job] = deque()
         self._gathered: list[Job] = []
@@ -159,7 +161,7 @@ class Writer:
         raw = self._begin()
         # Counted from here: a wait for another process's lock must not shrink the group to one job.
         begun = time.monotonic()
-        tx = Transaction(raw)
+        tx = Transaction(raw, self._archive)
         execute = raw.execute
         taken = 0
         for job in jobs:
@@ -186,7 +188,7 @@ class Writer:
 
     def _run_alone(self, job: Job, announced: list[tuple[str, str]]) -> Position | None:
         try:
-            tx = Transaction(self._begin())
+            tx = Transaction(self._begin(), self._archive)
             job.value, job.error = job.fn(tx, *job.args), None
             position = self._commit(tx)
         except BaseException as error:  # noqa: BLE001 - as above

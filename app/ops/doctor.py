@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from app.edge import folder, integrity, migrate, sqlite
+from app.edge.archive import Archive
 from app.edge.clock import instant
+from app.edge.transaction import Connection, find_archived
 from app.edge.writer import WAL_BYTES
 from app.errors import AppError
 from app.identity import demo
@@ -44,9 +46,10 @@ class Wrong(Exception):
 
 
 def examine(
-    data_dir: Path, database: Path, newest_receipt: Callable[[], int | None], environ: Mapping[str, str], now: int
+    data_dir: Path, archive: Archive, newest_receipt: Callable[[], int | None], environ: Mapping[str, str], now: int
 ) -> Iterator[Finding]:
-    """Every check, in the order in which one explains the next."""
+    """Every check, in the order in which one explains the next. `archive` knows where the database is, too."""
+    database = archive.core
     yield _look("sqlite", _check_sqlite)
     yield _look("settings", lambda: _check_settings(environ))
     yield _look("database", lambda: _check_exists(database))
@@ -57,6 +60,8 @@ def examine(
         yield _look("foreign keys", lambda: _check_none(integrity.foreign_key_check(database)))
         yield _look("wal", lambda: _check_wal(database))
         yield _look("clock", lambda: _check_clock(newest_receipt() if schema.ok else None, now))
+        if schema.ok:
+            yield _look("archive", lambda: _check_archive(archive))
     yield _look("disk", lambda: _check_disk(database))
     yield _look("secret files", lambda: _check_secret_files(data_dir, environ))
 
@@ -114,6 +119,18 @@ def _check_clock(newest: int | None, now: int) -> str:
     if newest is not None and newest > now + CLOCK_LEEWAY_MS:
         raise Wrong(f"it is {instant(now)} here, but the ledger was written at {instant(newest)}")
     return instant(now)
+
+
+def _check_archive(archive: Archive) -> str:
+    raw = archive.open_both()
+    try:
+        archived = find_archived(Connection(raw))
+    finally:
+        raw.close()
+    if archived is None:
+        return "none: no row has left the database"
+    _check_none(integrity.quick_check(archive.path))
+    return f"{archive.path}, relied on up to commit {archived.moves}"
 
 
 def _check_disk(database: Path) -> str:

@@ -4,23 +4,27 @@ import asyncio
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import msgspec
 
-from app.edge import console, sqlite
+from app.edge import console
+from app.edge.archive import Archive
 from app.edge.clock import instant, now_ms
 from app.edge.console import Console, Record
-from app.edge.database import Connection
+from app.edge.database import Connection, Database
 from app.errors import NotFound
 from app.identity import users
-from app.usage import d1, imports, quota, verify
+from app.usage import archive_queries, d1, imports, quota, verify
 from app.usage.imports import Counts
+from app.usage.mover import Mover
 from app.usage.verify import Difference
+
+T = TypeVar("T")
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 DIFFERENCE_COLUMNS = ("where", "userId", "at", "counted", "ledger")
@@ -55,7 +59,7 @@ def import_usage(out: Console, path: Path) -> None:
     Interrupted, it goes on where it was; a second time it finds only duplicates.
     """
     with _progress(path.name, path.stat().st_size) as told:
-        counts = asyncio.run(out.use(lambda db: imports.import_file(db, path, told)))
+        counts = _load(out, lambda db, mover: imports.import_file(db, path, told, mover))
     _report(out, {"usage": counts})
 
 
@@ -72,18 +76,28 @@ def import_d1(out: Console, dump: Path, name: str | None) -> None:
         with _progress(dump.name, dump.stat().st_size) as told:
             staged = d1.stage(dump, Path(folder) / "staged.db", told)
         with _progress("rows", sum(staged.counts.values())) as told:
-            counts = asyncio.run(out.use(lambda db: d1.import_stage(db, staged, database, _by_table(told))))
+            counts = _load(out, lambda db, mover: d1.import_stage(db, staged, database, _by_table(told), mover))
         staged.raw.close()
     _report(out, counts)
+
+
+def _load(out: Console, work: Callable[[Database, Mover | None], Awaitable[T]]) -> T:
+    """Run an import, which asks the archive too, and where there are other regions leaves old rows there."""
+    archive = _archive(out)
+    return asyncio.run(out.use(lambda db: work(db, Mover(db, archive) if out.replicated else None), archive))
+
+
+def _archive(out: Console) -> Archive:
+    return Archive(out.database_path, out.ledger_path, archive_queries.VIEW)
 
 
 @click.command("verify-usage")
 @console.options
 def verify_usage(out: Console) -> None:
-    """Compute the counters again from the ledger; exit 1 where the two differ."""
+    """Compute the counters again from the ledger, wherever its rows are; exit 1 where the two differ."""
     console.require_current(out.database_path)
-    with sqlite.snapshot(out.database_path) as raw:
-        report = verify.verify(Connection(raw))
+    with _archive(out).snapshot() as connection:
+        report = verify.verify(connection)
     if out.as_json or report.clean:
         record: Record = {"rows": report.rows, "counters": report.counters, "brokenLinks": report.broken_links}
         record["differences"] = [_difference(found) for found in report.differences]

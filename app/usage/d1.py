@@ -18,6 +18,7 @@ from app.identity import queries as identity_queries
 from app.identity.ids import new_id
 from app.usage import import_queries, imports
 from app.usage.imports import Counts
+from app.usage.mover import Mover
 from app.usage.plans import NEW_USERS, UNLIMITED, read_slug
 from app.usage.rows import Cell, Line, read_row
 from app.usage.wire import Refused
@@ -88,7 +89,9 @@ def _take(raw: Any, statement: str) -> None:
         raise Invalid(f"A statement of the dump cannot be read: {statement.strip()[:80]}…") from error
 
 
-async def import_stage(db: Database, staged: Stage, name: str, progress: Progress) -> dict[str, Counts]:
+async def import_stage(
+    db: Database, staged: Stage, name: str, progress: Progress, mover: Mover | None = None
+) -> dict[str, Counts]:
     """Import what was staged, users first. Usage has the source `d1:NAME` and each row's own id."""
     jobs: dict[str, Callable[[Transaction, list[Row]], Counts]] = {
         "users": partial(_users, provider=f"d1:{name}"),
@@ -102,6 +105,7 @@ async def import_stage(db: Database, staged: Stage, name: str, progress: Progres
             iter(staged.rows(table)),
             jobs[table],
             partial(progress, table),
+            mover,
         )
         for table in TABLES
         if table in staged.counts

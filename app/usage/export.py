@@ -1,6 +1,7 @@
 """Export: the ledger row by row, a user's own or all of it, a bounded page a transaction.
 
-A slow reader holds no transaction open: the next page is read when the last one has gone.
+A slow reader holds no transaction open: the next page is read when the last one has gone. Rows that have left the
+core are read from the archive, in the same order and without a seam; that file is the primary's, so this runs there.
 """
 
 import csv
@@ -62,7 +63,7 @@ async def export(request: Request) -> Response:
 
 
 async def _all_rows(db: Database, newest: int, since: int, until: int) -> Pages:
-    async for rows in db.scan(queries.SCAN_LOGS, after=0, until=newest):
+    async for rows in db.scan(queries.SCAN_LOGS, after=0, until=newest, archived=True):
         yield [row for row in rows if since <= row[OCCURRED] < until]
 
 
@@ -71,7 +72,7 @@ async def _own_rows(db: Database, heads: list[int], since: int, until: int) -> P
     for head in heads:
         at: int | None = head
         while at is not None:
-            rows = await db.page(queries.PAGE_CHAIN, at, SCAN_PAGE_ROWS)
+            rows = await db.page_of_both(queries.PAGE_CHAIN, at, SCAN_PAGE_ROWS)
             yield [row[:-1] for row in rows if since <= row[OCCURRED] < until]
             at = rows[-1][-1] if rows else None
 

@@ -2,6 +2,9 @@
 
 How far a file has come is written with its rows; an import that was interrupted goes on there, and one that
 had ended reads everything again and finds only duplicates.
+
+Where the ledger's old rows are kept in the archive, those of closed periods go there with the commit that brought
+them: they are counted and numbered in the core like any others, and never stay in it.
 """
 
 import csv
@@ -19,9 +22,10 @@ import msgspec
 from app.edge.clock import now_ms
 from app.edge.database import Database, Transaction
 from app.errors import AppError, Invalid
-from app.usage import import_queries, ledger
+from app.usage import import_queries, ledger, queries
 from app.usage.events import read_event
 from app.usage.ledger import Poster
+from app.usage.mover import Mover
 from app.usage.rows import Cell, Line, read_row
 from app.usage.wire import Refused, Wire
 
@@ -55,13 +59,13 @@ class Counts(NamedTuple):
         )
 
 
-async def import_file(db: Database, path: Path, progress: Progress) -> Counts:
+async def import_file(db: Database, path: Path, progress: Progress, mover: Mover | None = None) -> Counts:
     """Import NDJSON or, with a header of `usage_logs`' columns, CSV. Invalid for any other file."""
     with path.open("rb") as file:
         name = _fingerprint(file)
         text = io.TextIOWrapper(file, "utf-8-sig", newline="")
         lines = _read_csv(text) if path.suffix.lower() == ".csv" else _read_ndjson(file)
-        return await load(db, f"usage {name}", lines, record_lines, lambda done: progress(file.tell()))
+        return await load(db, f"usage {name}", lines, record_lines, lambda done: progress(file.tell()), mover)
 
 
 async def load(
@@ -70,6 +74,7 @@ async def load(
     lines: Iterator[T],
     job: Callable[[Transaction, list[T]], Counts],
     progress: Callable[[int], None],
+    mover: Mover | None = None,
 ) -> Counts:
     """Give `lines` to `job` in commits of at most COMMIT_SECONDS, from where an interrupted import stopped.
 
@@ -80,9 +85,13 @@ async def load(
     counts, size = Counts(), FIRST_LINES
     while batch := list(islice(lines, size)):
         done += len(batch)
+        newest = await db.read(queries.get_newest_log)
         begun = time.monotonic()
         counts = counts.plus(await db.write(_load_batch, name, done, job, batch))
         size = _next_size(size, time.monotonic() - begun)
+        if mover is not None:
+            # From the newest row of before, which had to stay as long as it was the newest.
+            await mover.move_imported(newest - 1, now_ms())
         progress(done)
     await db.write(import_queries.delete_position, name)
     return counts

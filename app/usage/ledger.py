@@ -1,6 +1,7 @@
 """The ledger: append-only rows; a trigger keeps the counters and roll-ups with each of them.
 
-An event is one for ever: the same source and id again is a duplicate, with other contents a conflict.
+An event is one for ever: the same source and id again is a duplicate, with other contents a conflict, also when
+its row has left the core.
 """
 
 from typing import NamedTuple
@@ -9,7 +10,7 @@ import msgspec
 
 from app.edge.clock import sql_text
 from app.edge.database import Transaction
-from app.errors import AppError, Forbidden, Invalid, Unprocessable
+from app.errors import AppError, Forbidden, Invalid, Unavailable, Unprocessable
 from app.usage import alerts, queries
 from app.usage.events import API, REALTIME, Event
 from app.usage.period import period_of
@@ -94,6 +95,9 @@ class Batch:
             return Result(index, item.id, "rejected", payer.error, payer.code)
         try:
             return self._write(index, item, payer, self._now if received is None else received)
+        except Unavailable:
+            # Nobody can say what this event is, so nobody says it: the whole request is repeated later.
+            raise
         except AppError as error:
             return Result(index, item.id, "rejected", error.message, error.code)
 
@@ -134,7 +138,7 @@ class Batch:
             occurred, session, model = amended.occurred_at_ms, amended.session_id, amended.model
             provider, endpoint = amended.provider, amended.endpoint
         period_start = period_of(occurred).start_ms
-        new = queries.insert_log(
+        new = not queries.is_archived(self._tx, event.key) and queries.insert_log(
             self._tx,
             (
                 payer.user_id,

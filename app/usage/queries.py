@@ -79,19 +79,31 @@ _WRITTEN = """
 """
 
 
-def find_written(connection: Connection, event_key: bytes) -> Written | None:
-    row = connection.fetch_one(f"{_WRITTEN} WHERE event_key = ?", event_key)
-    return Written(*row) if row else None
+_FIND_WRITTEN = f"{_WRITTEN} WHERE event_key = ?"
+_IS_ARCHIVED = "SELECT 1 FROM usage_logs WHERE event_key = ?"
+_LIST_AMENDMENTS = "SELECT id, total_tokens, input_tokens, output_tokens FROM usage_logs WHERE amends_id = ?"
 
 
-def get_amended_sums(connection: Connection, log_id: int) -> tuple[int, int, int]:
+def find_written(tx: Transaction, event_key: bytes) -> Written | None:
+    """Wherever the row is now."""
+    rows = tx.fetch(_FIND_WRITTEN, event_key) or tx.fetch_archived(_FIND_WRITTEN, event_key)
+    return Written(*rows[0]) if rows else None
+
+
+def is_archived(tx: Transaction, event_key: bytes) -> bool:
+    """Whether an event of that identity has left the core."""
+    return bool(tx.fetch_archived(_IS_ARCHIVED, event_key))
+
+
+def get_amended_sums(tx: Transaction, log_id: int) -> tuple[int, int, int]:
     """What the amendments of a row add to its totals until now."""
-    row = connection.fetch_one(
-        """SELECT coalesce(sum(total_tokens), 0), coalesce(sum(input_tokens), 0), coalesce(sum(output_tokens), 0)
-           FROM usage_logs WHERE amends_id = ?""",
-        log_id,
+    # One that is on its way to the archive is in both files.
+    found = {row[0]: row for row in (*tx.fetch_archived(_LIST_AMENDMENTS, log_id), *tx.fetch(_LIST_AMENDMENTS, log_id))}
+    return (
+        sum(row[1] for row in found.values()),
+        sum(row[2] for row in found.values()),
+        sum(row[3] for row in found.values()),
     )
-    return (row[0], row[1], row[2]) if row else (0, 0, 0)
 
 
 # The trigger usage_logs_counted adds the row to its period and its roll-up.
@@ -249,13 +261,14 @@ def get_newest_log(connection: Connection) -> int:
     return int(row[0]) if row else 0
 
 
-# Follows previous_id for a page; the last column leads to the next one.
+# Follows previous_id for a page; the last column leads to the next one. It asks for each row by itself, because
+# usage_logs may be a view over two files, and a join would read all of it.
 PAGE_CHAIN = f"""
     WITH RECURSIVE chain (id, step) AS (
         SELECT ?1, 1
         UNION ALL
-        SELECT l.previous_id, step + 1 FROM chain JOIN usage_logs l ON l.id = chain.id
-        WHERE l.previous_id IS NOT NULL AND step < ?2)
-    SELECT {", ".join(f"l.{name}" for name in EXPORTED)}, l.previous_id
-    FROM chain JOIN usage_logs l ON l.id = chain.id ORDER BY l.id DESC
+        SELECT (SELECT previous_id FROM usage_logs WHERE id = chain.id), step + 1 FROM chain
+        WHERE chain.id IS NOT NULL AND step < ?2)
+    SELECT {", ".join(EXPORTED)}, previous_id
+    FROM usage_logs WHERE id IN (SELECT id FROM chain) ORDER BY id DESC
 """

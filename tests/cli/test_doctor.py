@@ -1,5 +1,6 @@
 """litehouse doctor: what it finds, beside a running server and without one."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from app.edge import sqlite
 from tests.cli.conftest import run
 from tests.conftest import Server
+from tests.usage.books import Books, line, old
 
 
 def wrong(server: Server) -> dict[str, str]:
@@ -36,6 +38,7 @@ def test_a_running_server_is_well(server: Server) -> None:
         "foreign keys",
         "wal",
         "clock",
+        "archive",
         "disk",
         "secret files",
     ]
@@ -86,3 +89,27 @@ def test_an_older_schema_is_found(tmp_path: Path) -> None:
     run(server, "migrate")
     change(server, "UPDATE schema SET version = 0")
     assert wrong(server)["schema"].endswith("litehouse migrate")
+
+
+def test_an_archive_that_is_missing_or_damaged_is_found(tmp_path: Path) -> None:
+    async def write() -> None:
+        books = Books(tmp_path)
+        ann = await books.user("user_ann")
+        await books.record(old(ann, "gone"), line(ann, "here"))
+        assert await books.move() == 1
+        await books.close()
+
+    asyncio.run(write())
+    server, ledger = Server(tmp_path), tmp_path / "ledger.db"
+    (said,) = (found["detail"] for found in run(server, "doctor") if found["check"] == "archive")
+    assert said == f"{ledger}, relied on up to commit 1"
+    ledger.rename(tmp_path / "aside.db")
+    assert wrong(server) == {"archive": "ledger.db is missing"}
+    (tmp_path / "aside.db").rename(ledger)
+    raw = sqlite.connect(ledger)
+    (root,) = raw.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'usage_logs_identity'").fetchone()
+    raw.close()
+    with ledger.open("r+b") as file:
+        file.seek((root - 1) * 4096)
+        file.write(b"\xff" * 4096)
+    assert "archive" in wrong(server)

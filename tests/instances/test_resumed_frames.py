@@ -15,7 +15,7 @@ from app.instances.allowance import Allowance
 from app.instances.draft import AI, SYSTEM, Caller, Change, Draft, State
 from app.instances.member import Member
 from app.instances.queries import Actor
-from app.instances.resume import retell
+from app.instances.resume import RESUMED_BYTES, retell
 from app.instances.store import Commit, Retention, Store
 from app.projects.access import Level
 from tests.instances.conftest import Peer, dial, joined, ticket
@@ -93,7 +93,7 @@ def test_a_frame_is_told_again_from_what_is_stored(tmp_path: Path, actor: Actor)
     draft = Draft(State(loaded.entries, loaded.seq, 0), now_ms(), read_only=False, tells=False)
     draft.apply(CHANGES, Caller(actor, "user_1", OPERATOR, Level.OWNER), turn_id="turn_1")
     store.write(Commit([told.record for told in draft.told], [], [], draft.seq, draft.now))
-    lines = store.read(queries.list_told_since, 0, len(CHANGES))
+    lines = store.read(queries.list_told_since, 0, len(CHANGES), RESUMED_BYTES)
     store.close()
     assert [retell(line, READER) for line in lines] == [told.frame for told in draft.told]
     assert [line.turn_id for line in lines] == ["turn_1"] * len(CHANGES)
@@ -118,7 +118,7 @@ def test_what_was_changed_before_the_names_were_kept_is_told_with_the_actor(tmp_
     raw.close()
     store = Store(path, Retention())
     assert store.open(now_ms()).seq == 1
-    (line,) = store.read(queries.list_told_since, 0, 1)
+    (line,) = store.read(queries.list_told_since, 0, 1, RESUMED_BYTES)
     assert store.read(queries.find_answer, "del_1", "op_1", 0) is None
     store.close()
     told = retell(line, READER)
