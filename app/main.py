@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.accounts.clerk_api import ClerkApi
 from app.accounts.enrichment import Enrichment
-from app.edge import changes, expiring, migrate, node, origins, sqlite
+from app.edge import backup, changes, expiring, migrate, node, origins, sqlite
 from app.edge.changes import Changes
 from app.edge.clock import now_ms
 from app.edge.cors import Cors
@@ -90,7 +90,12 @@ async def _open(
         feed.committed(group)
         metrics.observe_group(group)
 
+    backed_up = backup.begin(settings)
     db = Database(settings.database_path, committed)
+    if backed_up is not None:
+        stack.push_async_callback(backed_up.close)
+        metrics.watch_backup(backed_up)
+        backed_up.guard(db)
     db.open()
     stack.push_async_callback(db.close)
     metrics.watch(db)
@@ -115,13 +120,14 @@ async def _open(
         await db.write(instances.discard_unfinished)
     stack.push_async_callback(_write_uses, db, authenticator, entrance)
 
-    hubs = Hubs(db, settings.instances_dir)
+    hubs = Hubs(db, settings.instances_dir, backup=backed_up)
     hubs.listen(feed)
     stack.push_async_callback(hubs.close)
     dev_user = await db.read(identity_queries.find_account, users.DEV_USER) if settings.dev_user else None
 
     for task in (
         hubs.sweep(),
+        hubs.ship_leftovers(),
         requests.run(),
         feed.follow(db),
         enrichment.run(),
@@ -135,6 +141,7 @@ async def _open(
         "settings": settings,
         "db": db,
         "node": node.single(settings),
+        "backup": backed_up,
         "metrics": metrics,
         "running": Running(),
         "authenticator": authenticator,

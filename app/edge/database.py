@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
@@ -54,6 +54,8 @@ class Database:
     def __init__(self, path: Path, committed: Callable[[Group], None] = lambda group: None) -> None:
         self.path = path
         self.writer = Writer(path, committed)
+        # What a write waits for beside its commit.
+        self.shipped: Callable[[], Awaitable[None]] | None = None
         self._deadline = _Deadline(READ_SECONDS)
         self._reader: Connection | None = None
         self._scanners: list[aiosqlite.Connection] = []
@@ -78,11 +80,13 @@ class Database:
         """Run `fn(tx, *args)` in the writer's next group and return its value after COMMIT.
 
         Raises what `fn` raised (nothing of it is kept), or `Unavailable`: the queue is full, the disk is,
-        or the outcome of COMMIT is unknown and the caller repeats by id.
+        the outcome of COMMIT is unknown, or the commit is not shipped in time: then the caller repeats by id.
         """
         value, position = await self.writer.submit(fn, args)
         if position is not None:
             written_position.set(position)
+        if self.shipped is not None:
+            await self.shipped()
         return value
 
     async def read(self, fn: Callable[..., T], *args: Any) -> T:

@@ -26,12 +26,11 @@ from app.instances.member import Member
 from app.instances.protocol import Delete
 from app.instances.queries import Actor
 from app.instances.resume import Missed, Since, read_missed, retell
-from app.instances.store import Commit, Store
+from app.instances.store import OPERATION_MS, Commit, Store
 from app.projects.access import Level
 
 T = TypeVar("T")
 
-OPERATION_MS = 86_400_000
 # How soon an expiry is tried again whose commit failed.
 EXPIRY_RETRY_MS = 1_000
 GOING_AWAY, GOING_AWAY_REASON = 1012, "Going away"
@@ -52,6 +51,9 @@ class Hub:
         # Whether webhooks listen, and who is told when the file owes them something.
         self.tells = False
         self.owing: Callable[[Hub], None] = lambda hub: None
+        # What a commit waits for before anybody hears of it, and what is done before the file is closed.
+        self.shipped: Callable[[], Awaitable[None]] = _nothing
+        self.let_go: Callable[[], Awaitable[None]] = _nothing
         self.epoch = ""
         self.told_from = 1
         self.users = 0
@@ -88,6 +90,7 @@ class Hub:
             await last
             self._task.cancel()
             await asyncio.wait([self._task])
+        await self.let_go()
         await self.on_thread(self._store.close)
 
     async def on_thread(self, fn: Callable[..., T], *args: Any) -> T:
@@ -162,13 +165,11 @@ class Hub:
         if lines is not None and missed.until < state.seq:
             # Committed while the file was read; nothing more is until the member hears of it by itself.
             lines = lines + await self.read_file(queries.list_told_since, missed.until, state.seq - missed.until)
-        permission = caller.level.permission
-        member.send(protocol.auth_success(self.id, caller.public_id, permission, state.seq, self.epoch))
+        member.send(protocol.auth_success(self.id, caller.public_id, caller.level.permission, state.seq, self.epoch))
         if lines is not None:
             member.socket.write_joined([payload for line in lines if (payload := retell(line, member))])
         else:
-            wanted = filter(member.wants, state.entries.values())
-            member.send(protocol.sync(wanted, self.id, state.seq, missed.reason))
+            member.send(protocol.sync(filter(member.wants, state.entries.values()), self.id, state.seq, missed.reason))
         self.audience.enter(member)
 
     # -- the actor -------------------------------------------------------------------------------------
@@ -206,10 +207,11 @@ class Hub:
         try:
             told, outcomes = await self._change(asks, now)
         except Exception as error:
-            known = isinstance(error, (sqlite.Error, OSError))
+            known = isinstance(error, (sqlite.Error, OSError, Unavailable))
             log.warning("commit_failed", instance=self.id, error=str(error), exc_info=not known)
             retry_at = now + EXPIRY_RETRY_MS
-            told, outcomes = [], [ask.refusal or Unavailable(NOT_STORED) for ask in asks]
+            failure = error if isinstance(error, Unavailable) else Unavailable(NOT_STORED)
+            told, outcomes = [], [ask.refusal or failure for ask in asks]
         if due:
             self._expires_at_ms = self._next_expiry(retry_at)
         self.audience.hear(told)
@@ -262,6 +264,7 @@ class Hub:
             now,
         )
         self.told_from = await self.on_thread(self._store.write, commit)
+        await self.shipped()
         self._state = draft.state()
         expiries = [one.record.entry.expires_at_ms for one in draft.told if one.record.entry is not None]
         self._expires_at_ms = min((at for at in (*expiries, self._expires_at_ms) if at is not None), default=None)
@@ -269,15 +272,13 @@ class Hub:
             self.owing(self)
 
     def _answer(self, ask: Ask, outcome: Result | AppError, now: int) -> None:
-        if ask.future is not None:
-            if ask.future.done():
-                return
+        if ask.member is not None:
+            answer(ask.member, ask, outcome, self._state, now)
+        elif ask.future is not None and not ask.future.done():
             if isinstance(outcome, AppError):
                 ask.future.set_exception(outcome)
             else:
                 ask.future.set_result(outcome)
-        elif ask.member is not None:
-            answer(ask.member, ask, outcome, self._state, now)
 
     # -- expiry ----------------------------------------------------------------------------------------
 
@@ -292,8 +293,7 @@ class Hub:
         return None if soonest is None else max(soonest, least)
 
     def _expiry(self, now: int) -> Ask:
-        dead = [held.key for held in self._state.entries.values() if entry.is_expired(held, now)]
-        return Ask([Delete(key) for key in dead], CLOCK)
+        return Ask([Delete(held.key) for held in self._state.entries.values() if entry.is_expired(held, now)], CLOCK)
 
 
 async def _nothing() -> None:

@@ -10,6 +10,7 @@ from random import uniform
 import structlog
 
 from app.edge import sqlite
+from app.edge.backup import Backup
 from app.edge.changes import Changes
 from app.edge.clock import now_ms
 from app.edge.database import Connection, Database
@@ -19,6 +20,7 @@ from app.instances import protocol
 from app.instances.hub import DELETED, DELETED_REASON, GOING_AWAY, GOING_AWAY_REASON, Hub
 from app.instances.member import Member
 from app.instances.relay import Relay
+from app.instances.replicas import Replicas
 from app.instances.store import Store, Stores
 from app.projects import access, access_queries, instances
 from app.projects.access import NO_INSTANCE, Level
@@ -28,6 +30,7 @@ IDLE_SECONDS = 60.0
 SWEEP_SECONDS = 5.0
 AWAY_MS = (200, 2_000)
 REVOKED, REVOKED_REASON = 4403, "Access revoked"
+TRY_AGAIN, TRY_AGAIN_REASON = 1013, "Try again later"
 
 log = structlog.get_logger("hubs")
 
@@ -35,7 +38,8 @@ log = structlog.get_logger("hubs")
 class Hubs:
     """One for the process. `OPEN_INSTANCES` files are open at most; the longest unused closes first."""
 
-    def __init__(self, db: Database, folder: Path) -> None:
+    def __init__(self, db: Database, folder: Path, *, backup: Backup | None = None) -> None:
+        self._replicas = Replicas(backup)
         self._db = db
         self._stores = Stores(folder)
         self._relay = Relay(db)
@@ -78,6 +82,15 @@ class Hubs:
         """Copy what is committed of one instance into another, which has nothing yet."""
         async with self.use(source_id) as source:
             await source.copy(self._stores.path(new_id))
+        await self._replicas.ship_new(new_id, Store(self._stores.path(new_id)), self._stores.thread_of(new_id))
+
+    async def ship_leftovers(self) -> None:
+        """Open what an earlier process did not close, so that its rest is shipped too."""
+        for instance_id in await asyncio.to_thread(self._replicas.leftovers, self._stores.folder):
+            try:
+                await self.open(instance_id)
+            except AppError as error:
+                log.warning("leftover_not_shipped", instance=instance_id, error=error.message)
 
     def seen(self) -> list[Hub]:
         return list(self._open.values())
@@ -113,7 +126,9 @@ class Hubs:
         hub = Hub(instance_id, store, self._stores.thread_of(instance_id), read_only=row.is_readonly)
         try:
             await hub.start()
-        except (sqlite.Error, OSError) as error:
+            await self._replicas.hold(hub, store, self._lose)
+        except (sqlite.Error, OSError, Unavailable) as error:
+            await hub.stop()
             raise Unavailable("The instance cannot be opened now") from error
         self._open[instance_id] = hub
         self._relay.attach(hub)
@@ -131,6 +146,12 @@ class Hubs:
         self._open.pop(hub.id, None)
         await self._relay.detach(hub)
         await hub.stop()
+
+    def _lose(self, hub: Hub) -> None:
+        """Its file is ahead of what its members know: they come back to what the file holds."""
+        hub.audience.close_all(TRY_AGAIN, TRY_AGAIN_REASON)
+        if self._open.get(hub.id) is hub:
+            self._soon(asyncio.get_running_loop(), self._stop(hub))
 
     def _soon(self, loop: asyncio.AbstractEventLoop, work: "asyncio.Future[None] | object") -> None:
         task: asyncio.Task[None] = loop.create_task(work)  # type: ignore[arg-type]

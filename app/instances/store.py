@@ -4,12 +4,14 @@ Files share STORE_THREADS, each file always on the same one, so a file's stateme
 """
 
 import secrets
+import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from app.edge import migrate, sqlite
+from app.errors import Unavailable
 from app.instances import queries
 from app.instances.entry import Entry
 from app.instances.queries import Event, Record
@@ -23,6 +25,8 @@ HISTORY_MS = 30 * 86_400_000
 HISTORY_CHANGES = 100_000
 OPERATION_MS = 86_400_000
 TRIM_EVERY_COMMITS = 1_000
+# More than who ships a file lets its log grow to: met only while nobody ships it.
+SHIPPED_CHECKPOINT_PAGES = 16_000
 
 
 class Loaded(NamedTuple):
@@ -52,6 +56,8 @@ class Store:
         self._max_pages = max_pages
         self._raw: Any = None
         self._commits = 0
+        self._is_shipped = False
+        self._abandoned = False
 
     def open(self, now: int) -> Loaded:
         """Make or migrate the file, and read it whole."""
@@ -97,6 +103,15 @@ class Store:
         finally:
             raw.close()
 
+    def leave_checkpoints(self) -> None:
+        """From now on who ships the file checkpoints it."""
+        self._is_shipped = True
+        self._connected().execute(f"PRAGMA wal_autocheckpoint = {SHIPPED_CHECKPOINT_PAGES}")
+
+    def abandon(self) -> None:
+        """Do nothing more: what is in the file is not what its hub believes."""
+        self._abandoned = True
+
     def close(self) -> None:
         raw, self._raw = self._raw, None
         try:
@@ -110,9 +125,13 @@ class Store:
         self.close()
         for suffix in ("", "-wal", "-shm"):
             Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+        # Litestream's notes on it.
+        shutil.rmtree(self.path.with_name(f".{self.path.name}-litestream"), ignore_errors=True)
 
     def _connected(self) -> Any:
         """The connection; a new one after a failed commit, which may leave anything behind in the old."""
+        if self._abandoned:
+            raise Unavailable("The instance is being closed")
         if self._raw is None:
             raw = sqlite.connect(self.path, other_threads=True)
             raw.execute(f"PRAGMA cache_size = -{STORE_CACHE_KIB}")
@@ -121,6 +140,8 @@ class Store:
             raw.execute("PRAGMA cache_spill = OFF")
             if self._max_pages is not None:
                 raw.execute(f"PRAGMA max_page_count = {self._max_pages}")
+            if self._is_shipped:
+                raw.execute(f"PRAGMA wal_autocheckpoint = {SHIPPED_CHECKPOINT_PAGES}")
             self._raw = raw
         return self._raw
 
@@ -133,14 +154,14 @@ class Stores:
     """Where the files are, and the threads that they are used on."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._threads = [
             ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"store-{number}") for number in range(STORE_THREADS)
         ]
 
     def path(self, instance_id: str) -> Path:
         """`<folder>/<aa>/<id>.db`: 256 folders, so that none holds too many files."""
-        return self._folder / f"{_spread(instance_id):02x}" / f"{instance_id}.db"
+        return self.folder / f"{_spread(instance_id):02x}" / f"{instance_id}.db"
 
     def thread_of(self, instance_id: str) -> ThreadPoolExecutor:
         return self._threads[_spread(instance_id) % STORE_THREADS]
