@@ -15,6 +15,8 @@ from app.regions import DURABLE_ALL, DURABLE_CORE, DURABLE_OFF, Regions, read_re
 
 DEVELOPMENT = "development"
 PRODUCTION = "production"
+# What the kernel takes as the name of a socket.
+SOCKET_PATH_BYTES = 107
 
 _PUBLISHABLE_KEY = re.compile(r"pk_(?:test|live)_([A-Za-z0-9+/]+)=*")
 _HOST_AND_DOLLAR = re.compile(r"[A-Za-z0-9.-]+(?::\d{1,5})?\$")
@@ -101,6 +103,18 @@ def read_settings(environ: Mapping[str, str] = os.environ, **given: object) -> S
 
     Raises SettingsError, which names everything that is missing or wrong.
     """
+    settings, problems = _read(environ, given)
+    if problems:
+        raise SettingsError(problems)
+    return settings
+
+
+def read_unchecked(environ: Mapping[str, str] = os.environ, *, data_dir: str | None = None) -> Settings:
+    """What is said, also where it is not enough to serve: for who has to bring a server's data back."""
+    return _read(environ, {"data_dir": data_dir})[0]
+
+
+def _read(environ: Mapping[str, str], given: Mapping[str, object]) -> tuple[Settings, list[str]]:
     reader = _Reader(environ)
     data_dir, database_path = _paths(reader, given.get("data_dir"))
     frontend = reader.parts("FRONTEND_URL") + reader.parts("EXTENSION_URL")
@@ -143,10 +157,7 @@ def read_settings(environ: Mapping[str, str] = os.environ, **given: object) -> S
         durable_ack=reader.text("DURABLE_ACK") or DURABLE_OFF,
         log_level=(reader.text("LOG_LEVEL") or "info").lower(),
     )
-    problems = list(dict.fromkeys(_problems(settings, reader) + regional + reader.problems))
-    if problems:
-        raise SettingsError(problems)
-    return settings
+    return settings, list(dict.fromkeys(_problems(settings, reader) + regional + reader.problems))
 
 
 def read_paths(environ: Mapping[str, str] = os.environ, *, data_dir: str | None = None) -> tuple[Path, Path]:
@@ -209,6 +220,8 @@ def _problems(settings: Settings, reader: _Reader) -> list[str]:
         problems.append(f"DURABLE_ACK: expected off, core or all, got {settings.durable_ack!r}")
     if settings.durable_ack != DURABLE_OFF and not settings.backup_url:
         problems.append("DURABLE_ACK needs LITESTREAM_REPLICA_URL")
+    if settings.backup_url and len(os.fsencode(settings.backup_socket.absolute())) > SOCKET_PATH_BYTES:
+        problems.append(f"LITESTREAM_SOCKET: a socket's path has at most {SOCKET_PATH_BYTES} bytes")
     for network in settings.outbound_allow:
         try:
             ipaddress.ip_network(network)

@@ -160,8 +160,7 @@ class Stores:
         ]
 
     def path(self, instance_id: str) -> Path:
-        """`<folder>/<aa>/<id>.db`: 256 folders, so that none holds too many files."""
-        return self.folder / f"{_spread(instance_id):02x}" / f"{instance_id}.db"
+        return path_of(self.folder, instance_id)
 
     def thread_of(self, instance_id: str) -> ThreadPoolExecutor:
         return self._threads[_spread(instance_id) % STORE_THREADS]
@@ -169,6 +168,11 @@ class Stores:
     def close(self) -> None:
         for thread in self._threads:
             thread.shutdown(wait=True)
+
+
+def path_of(folder: Path, instance_id: str) -> Path:
+    """`<folder>/<aa>/<id>.db`: 256 folders, so that none holds too many files."""
+    return folder / f"{_spread(instance_id):02x}" / f"{instance_id}.db"
 
 
 def _spread(instance_id: str) -> int:

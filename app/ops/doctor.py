@@ -10,7 +10,8 @@ from app.edge.clock import instant
 from app.edge.writer import WAL_BYTES
 from app.errors import AppError
 from app.identity import demo
-from app.settings import SettingsError, read_settings
+from app.ops import backup_checks
+from app.settings import SettingsError, read_settings, read_unchecked
 
 MIB = 1 << 20
 FREE_BYTES = 512 * MIB
@@ -58,6 +59,9 @@ def examine(
         yield _look("wal", lambda: _check_wal(database))
         yield _look("clock", lambda: _check_clock(newest_receipt() if schema.ok else None, now))
     yield _look("disk", lambda: _check_disk(database))
+    settings = read_unchecked(environ, data_dir=str(data_dir))
+    yield _look("litestream", lambda: backup_checks.check_litestream(settings, database))
+    yield _look("old epochs", lambda: backup_checks.check_old_epochs(settings))
     yield _look("secret files", lambda: _check_secret_files(data_dir, environ))
 
 
