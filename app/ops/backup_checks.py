@@ -1,6 +1,7 @@
 """What the doctor asks of the backup."""
 
 import asyncio
+from itertools import pairwise
 from pathlib import Path
 
 from app.edge import litestream, replica
@@ -20,7 +21,7 @@ def check_litestream(settings: Settings, database: Path) -> str:
     """How many files it holds, and how the core stands. Unavailable when it does not answer or cannot ship."""
     if settings.backup_url is None:
         return NO_BACKUP
-    files, synced = asyncio.run(_ask(settings, database))
+    files, synced = asyncio.run(_ask(settings, database.absolute()))
     held = f"holds {len(files)} files"
     if synced is None:
         return f"{held}, the core is another machine's"
@@ -33,10 +34,9 @@ def check_litestream(settings: Settings, database: Path) -> str:
 
 async def _ask(settings: Settings, database: Path) -> tuple[list[Listed], Synced | None]:
     control = Control(settings.backup_socket)
-    path = database.absolute()
     try:
         files = await control.list_files()
-        return files, await control.sync(path) if str(path) in {one.path for one in files} else None
+        return files, await control.sync(database) if str(database) in {one.path for one in files} else None
     finally:
         await control.close()
 
@@ -68,4 +68,4 @@ def _shipped_late(url: str, instance_id: str, epochs: list[str]) -> bool:
         if times:
             spans.append((min(times), max(times)))
     spans.sort()
-    return any(last > following[0] for (_, last), following in zip(spans, spans[1:], strict=False))
+    return any(last > following[0] for (_, last), following in pairwise(spans))
