@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from app.edge import folder, integrity, litestream, replica, restoration, sqlite
-from app.edge.backup import NOTES_FOLDER, take_lock
+from app.edge.backup import NOTES_FOLDER
 from app.edge.clock import now_ms
 from app.edge.control import Control
+from app.edge.daemon import take_lock
 from app.edge.database import Connection
 from app.edge.litestream import NoCopy, Shipped, replica_of
 from app.errors import AppError, Conflict, Invalid, NotFound
