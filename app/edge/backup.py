@@ -99,8 +99,9 @@ class Backup:
     async def release(self, path: Path) -> None:
         """Ship the rest of a file and let go of it; while the replica is out of reach, as soon as it is back."""
         path = _key(path)
+        shipped = await self._ship_rest(path)
         self._held[path].users -= 1
-        if await self._ship_rest(path):
+        if shipped:
             await self._let_go(path)
 
     async def ship(self, path: Path) -> None:
