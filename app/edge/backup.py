@@ -76,6 +76,11 @@ class Backup:
         return self.pid is not None
 
     @property
+    def up(self) -> bool:
+        """Whether it runs, and what it was asked for last came to the replica."""
+        return self._checked and self.running and self._in_reach
+
+    @property
     def files(self) -> int:
         return len(self._held)
 

@@ -49,8 +49,12 @@ class Metrics:
             registry=self.registry,
         )
         age.set_function(lambda: -1 if backup.age_ms is None else backup.age_ms / 1000)
-        running = Gauge("litehouse_backup_running", "1 while Litestream runs.", registry=self.registry)
-        running.set_function(lambda: backup.running)
+        up = Gauge(
+            "litehouse_backup_up",
+            "1 while Litestream runs and the replica takes what it ships.",
+            registry=self.registry,
+        )
+        up.set_function(lambda: backup.up)
         files = Gauge("litehouse_backup_files", "Databases that Litestream holds.", registry=self.registry)
         files.set_function(lambda: backup.files)
 
