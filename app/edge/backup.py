@@ -21,7 +21,9 @@ from app.regions import DURABLE_ALL, DURABLE_OFF
 from app.settings import Settings
 
 NOTES_FOLDER = "litestream"
-PROBE_SECONDS = 5.0
+PROBE_SECONDS = 3.0
+# A question costs a millisecond: of many files, those come first of which is known for longest that they are safe.
+PROBE_FILES = 50
 START_SECONDS = 10.0
 
 log = structlog.get_logger("backup")
@@ -184,7 +186,8 @@ class Backup:
                 await asyncio.sleep(POLL_SECONDS)
 
     async def _probe(self) -> None:
-        for path, held in list(self._held.items()):
+        longest = sorted(self._held.items(), key=lambda item: item[1].safe_ms)[:PROBE_FILES]
+        for path, held in longest:
             try:
                 await self.ship(path)
             except Unavailable as error:

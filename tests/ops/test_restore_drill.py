@@ -18,7 +18,7 @@ from app.usage import verify
 from tests.cluster.backing import Backed, rows, until
 from tests.cluster.s3 import serving_s3
 
-ROUNDS = 3
+ROUNDS = 2
 WRITERS = 4
 AT_LEAST = 30
 
