@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from app.edge.clock import instant
+from app.edge.clock import instant, parse_instant
 from app.errors import Unavailable
 
 SYNC_SECONDS = 1
@@ -102,13 +102,15 @@ def list_shipped(url: str) -> list[Shipped]:
 
 def restore(url: str, path: Path, at_ms: int | None = None) -> None:
     """Write the newest state of the replica to a new file, or its state at an instant. NoCopy, Unavailable."""
-    if at_ms is not None:
-        times = [shipped.at for shipped in list_shipped(url)]
-        # Asked for an instant after its last object, Litestream finds nothing.
-        if times and instant(at_ms) >= max(times).removesuffix("Z") + ".999Z":
-            at_ms = None
-    when = [] if at_ms is None else ["-timestamp", instant(at_ms)]
-    _run("restore", *when, "-o", str(path), url, seconds=RESTORE_SECONDS)
+    words = "-o", str(path), url
+    try:
+        _run("restore", *(("-timestamp", instant(at_ms)) if at_ms is not None else ()), *words, seconds=RESTORE_SECONDS)
+    except NoCopy:
+        # Asked for an instant after its last object, Litestream finds nothing; that is the newest state.
+        times = [parse_instant(shipped.at) for shipped in list_shipped(url)]
+        if at_ms is None or not times or at_ms < max(times):
+            raise
+        _run("restore", *words, seconds=RESTORE_SECONDS)
 
 
 def _run(*words: str, seconds: float) -> bytes:

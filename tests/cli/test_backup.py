@@ -1,6 +1,7 @@
 """`litehouse backup`: what it says of a backup, and what it brings back, beside a server and without one."""
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -17,7 +18,8 @@ from tests.cluster.backing import Backed, is_alive, rows, until
 from tests.conftest import Server
 from tests.instances.conftest import dial, joined
 
-LATER_SECONDS = 1.1
+# More than the clock of a file system may lag behind the machine's.
+TICK_SECONDS = 0.02
 
 
 @pytest.fixture
@@ -49,8 +51,12 @@ def epochs_of_room(backed: Backed, folder: Path) -> list[tuple[Any, ...]]:
     return rows(path, "SELECT epoch, first_seq FROM epochs ORDER BY rowid")
 
 
-def at_now() -> str:
-    return datetime.now(UTC).isoformat()
+def between() -> str:
+    """An instant after everything that was written, and before everything that will be."""
+    time.sleep(TICK_SECONDS)
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    time.sleep(TICK_SECONDS)
+    return now
 
 
 # -- status and verify ---------------------------------------------------------------------------------------
@@ -148,9 +154,7 @@ def test_clients_of_a_restored_room_go_on_or_begin_anew(backed: Backed, client: 
     """Who had heard no more than was restored misses nothing; who had heard more is told to forget it."""
     with dial(backed.server, backed.room) as peer:
         epoch = peer.greeting()[0]["epoch"]
-    time.sleep(LATER_SECONDS)
-    then = at_now()
-    time.sleep(LATER_SECONDS)
+    then = between()
     assert backed.put_key(client, "k", 2).status_code == 200
     backed.server.stop()
     backed.restore("--force", "--at", then)
@@ -166,9 +170,7 @@ def test_clients_of_a_restored_room_go_on_or_begin_anew(backed: Backed, client: 
 
 
 def test_restore_gives_the_state_of_an_instant_and_goes_on_from_there(backed: Backed, client: httpx.Client) -> None:
-    time.sleep(LATER_SECONDS)
-    then = at_now()
-    time.sleep(LATER_SECONDS)
+    then = between()
     early = list(backed.acknowledged)
     assert backed.post_event(client).status_code == 200
     assert backed.put_key(client, "k", 2).status_code == 200
@@ -248,16 +250,17 @@ def test_the_doctor_names_an_owner_that_shipped_after_the_next_had_begun(
 ) -> None:
     """What it shipped is in no instance: somebody has to look at it."""
     folder = tmp_path / "replica" / "instances" / backed.room
-    (current,) = list(folder.iterdir())
-    time.sleep(LATER_SECONDS)
-    late = folder / "00fenced" / "ltx" / "0"
-    late.mkdir(parents=True)
-    first = next(current.rglob("*1.ltx"))
-    (late / first.name).write_bytes(first.read_bytes())
+    first = next(folder.rglob("*1.ltx"))
+    began = first.stat().st_mtime
+    left = folder / "00fenced" / "ltx" / "0" / first.name
+    left.parent.mkdir(parents=True)
+    left.write_bytes(first.read_bytes())
+    os.utime(left, (began - 60, began - 60))
     found = {one["check"]: one for one in run(backed.server, "doctor")}
     assert found["old epochs"]["detail"] == "1 of past owners"
-    time.sleep(LATER_SECONDS)
-    assert backed.put_key(client, "k", 2).status_code == 200
+    late = left.with_name("0000000000000002-0000000000000002.ltx")
+    late.write_bytes(first.read_bytes())
+    os.utime(late, (began + 60, began + 60))
     done = backed.server.command("doctor", "--json")
     assert done.returncode == 1
     wrong = next(one["detail"] for one in json.loads(done.stdout) if not one["ok"])
@@ -274,7 +277,7 @@ def test_a_deleted_instance_is_held_no_longer_and_leaves_no_notes(backed: Backed
 
 
 def test_a_clone_is_in_the_backup_before_anybody_opens_it(backed: Backed, client: httpx.Client) -> None:
-    made = client.post(f"/api/instances/{backed.room}/clone", json={"name": "copy"})
+    made = client.post(f"/api/projects/{backed.project}/instances", json={"name": "copy", "cloneFrom": backed.room})
     assert made.status_code in (200, 201), made.text
     there = backed.data.parent / "there"
     run(backed.server, "backup", "restore", "--instance", made.json()["id"], "--to", str(there))

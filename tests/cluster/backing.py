@@ -35,7 +35,7 @@ class Backed:
         self.socket = self.data / "litestream.sock"
         self.acknowledged: list[str] = []
         self.keys: dict[str, int] = {}
-        self.room = ""
+        self.project, self.room = "", ""
         self.key = ""
 
     def start(self) -> None:
@@ -93,7 +93,7 @@ class Backed:
         assert project.status_code in (200, 201), project.text
         made = client.post(f"/api/projects/{project.json()['id']}/instances", json={"name": "draft"})
         assert made.status_code in (200, 201), made.text
-        self.room = made.json()["id"]
+        self.project, self.room = project.json()["id"], made.json()["id"]
         return self.room
 
     def put_key(self, client: httpx.Client, key: str, value: int) -> httpx.Response:
