@@ -22,7 +22,7 @@ from app.settings import Settings
 
 NOTES_FOLDER = "litestream"
 PROBE_SECONDS = 3.0
-# A question costs a millisecond: of many files, those come first of which is known for longest that they are safe.
+# A question costs a millisecond: of many files, those come first that were asked for longest ago.
 PROBE_FILES = 50
 START_SECONDS = 10.0
 
@@ -37,6 +37,7 @@ class Held:
         self.users = users
         self.lock = asyncio.Lock()
         self.safe_ms = now_ms()
+        self.asked_ms = 0
 
 
 class Backup:
@@ -186,10 +187,11 @@ class Backup:
                 await asyncio.sleep(POLL_SECONDS)
 
     async def _probe(self) -> None:
-        longest = sorted(self._held.items(), key=lambda item: item[1].safe_ms)[:PROBE_FILES]
+        longest = sorted(self._held.items(), key=lambda item: item[1].asked_ms)[:PROBE_FILES]
         for path, held in longest:
+            held.asked_ms = now_ms()
             try:
-                await self.ship(path)
+                await self._ship_if_there(path)
             except Unavailable as error:
                 log.warning("not_shipped", file=path.name, error=repr(error.__cause__))
                 await self._register(path, held.url)
@@ -197,6 +199,11 @@ class Backup:
             if not held.users:
                 await self._let_go(path)
         self._checked = True
+
+    async def _ship_if_there(self, path: Path) -> None:
+        """What was deleted while its rest was owed has none."""
+        if path in self._held and (self._held[path].users or await asyncio.to_thread(path.exists)):
+            await self.ship(path)
 
 
 def begin(settings: Settings) -> Backup | None:

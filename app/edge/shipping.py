@@ -9,11 +9,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from app.edge.clock import now_ms
-from app.edge.control import NotReady
 from app.errors import Unavailable
 
 SHIP_SECONDS = 5
-RETRY_SECONDS = 0.05
+RETRY_SECONDS = 0.1
 NOT_SAFE = "The write is stored, and not yet safe in the backup: repeat the request"
 
 
@@ -57,14 +56,15 @@ class Shipping:
                 del self._under_way[path]
 
     async def _ask(self, path: Path) -> None:
-        """A Litestream that has ended is back in a moment: only a replica that stays away is an answer."""
+        """A Litestream that has ended is back in a moment, and one that found a lock will get it: only what does not
+        pass is an answer."""
         until = time.monotonic() + SHIP_SECONDS
         while True:
             began = now_ms()
             try:
                 await self._sync(path)
                 break
-            except NotReady:
+            except Unavailable:
                 if time.monotonic() > until:
                     raise
             await asyncio.sleep(RETRY_SECONDS)

@@ -21,7 +21,8 @@ from app.settings import Settings, read_settings
 
 pytestmark = pytest.mark.anyio
 FILES = 200
-HOLD_SECONDS = 8.0
+# Of our own processor time: what a loaded machine adds to the waits says nothing.
+HOLD_CPU_SECONDS = 3.0
 SEEN_SECONDS = 15.0
 LEFT_BEHIND = """
 import asyncio, os, sys
@@ -161,13 +162,13 @@ async def test_hundreds_of_files_are_taken_and_given_back_cheaply(tmp_path: Path
     urls = [f"file://{tmp_path}/replica/instances/{path.stem}/e1" for path in paths]
     async with backed_up(settings) as (db, backup):
         await db.write(add, "it runs")
-        began = time.monotonic()
+        began = time.process_time()
         for path, url in zip(paths, urls, strict=True):
             await backup.hold(path, url)
         assert backup.files == FILES + 1
         for path in paths:
             await backup.release(path)
-        assert time.monotonic() - began < HOLD_SECONDS
+        assert time.process_time() - began < HOLD_CPU_SECONDS
         control = Control(settings.backup_socket)
         assert [one.path for one in await control.list_files()] == [str(settings.database_path)]
         await control.close()
