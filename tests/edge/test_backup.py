@@ -168,10 +168,13 @@ async def test_hundreds_of_files_are_taken_and_given_back_cheaply(tmp_path: Path
         assert backup.files == FILES + 1
         for path in paths:
             await backup.release(path)
-        assert time.process_time() - began < HOLD_CPU_SECONDS
+        spent = time.process_time() - began
+        assert spent < HOLD_CPU_SECONDS
+        await until(lambda: backup.files == 1)
         control = Control(settings.backup_socket)
-        assert [one.path for one in await control.list_files()] == [str(settings.database_path)]
+        listed = await control.list_files()
         await control.close()
+        assert [one.path for one in listed] == [str(settings.database_path)]
     newest = migrate.list_migrations("instance")[-1].version
     assert restored(urls[0], tmp_path, "schema", "version") == [newest]
     assert restored(urls[-1], tmp_path, "schema", "version") == [newest]
