@@ -136,3 +136,9 @@ def test_the_command_line_goes_before_the_environment() -> None:
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         read_settings({}).port = 1  # type: ignore[misc]
+
+
+def test_a_socket_whose_name_the_kernel_does_not_take_is_named_where_a_backup_needs_it() -> None:
+    long = {"LITESTREAM_SOCKET": f"/{'s' * 107}"}
+    assert read_settings(long).backup_url is None
+    assert any("LITESTREAM_SOCKET" in line for line in problems(long | {"LITESTREAM_REPLICA_URL": "file:///backup"}))

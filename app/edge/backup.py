@@ -175,8 +175,17 @@ class Backup:
         for path, held in list(self._held.items()):
             await self._register(path, held.url)
         while True:
+            await self._take_new_sources()
             await self._probe()
             await asyncio.sleep(PROBE_SECONDS)
+
+    async def _take_new_sources(self) -> None:
+        """The ledger begins while we serve."""
+        for source in list_sources(self._settings, self.url):
+            path = _key(source.path)
+            if path not in self._held:
+                self._held[path] = Held(source.url, users=1)
+                await self._register(path, source.url)
 
     async def _until_it_answers(self) -> None:
         while True:

@@ -1,6 +1,7 @@
 """The backup: a real Litestream beside a database, ended, killed, left behind and found again."""
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from app.edge import litestream, migrate, sqlite
-from app.edge.backup import Backup
+from app.edge.backup import Backup, list_sources
 from app.edge.control import Control
 from app.edge.database import Database, Transaction
 from app.edge.litestream import replica_of
@@ -191,6 +192,51 @@ async def test_a_file_that_is_taken_twice_is_held_until_both_have_given_it_back(
         await backup.ship(room)
         await backup.release(room)
         assert backup.files == 1
+
+
+async def test_a_ledger_that_begins_while_we_serve_is_shipped_too(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path)
+    async with backed_up(settings) as (db, backup):
+        await db.write(add, "it runs")
+        migrate.migrate(settings.ledger_path, "instance")
+        await until(lambda: backup.files == 2)
+        await backup.ship(settings.ledger_path)
+        ledger = f"file://{tmp_path}/replica/ledger"
+        assert await asyncio.to_thread(restored, ledger, tmp_path, "schema", "version")
+
+
+async def test_a_replica_of_the_core_ships_its_instances_alone(tmp_path: Path) -> None:
+    """The core's replica has one writer: the primary's Litestream."""
+    environ = {
+        "DATA_DIR": str(tmp_path / "data"),
+        "LITESTREAM_REPLICA_URL": f"file://{tmp_path}/replica",
+        "REPLICATION": "litefs",
+        "FLY_REGION": "ams",
+        "FLY_MACHINE_ID": "m2",
+        "PRIMARY_REGION": "fra",
+        "PEER_SECRET": "p" * 32,
+    }
+    room, url = tmp_path / "room.db", f"file://{tmp_path}/replica/instances/room/e1"
+    migrate.migrate(room, "instance")
+    async with backed_up(read_settings(environ)) as (_, backup):
+        await backup.hold(room, url)
+        await backup.ship(room)
+        assert backup.files == 1
+        await backup.release(room)
+    assert [path.name for path in (tmp_path / "replica").iterdir()] == ["instances"]
+
+
+@pytest.mark.parametrize(("mounted", "pages"), [(True, 1_000), (False, 8_000)])
+def test_a_mounts_log_is_kept_short_and_litestreams_notes_are_outside_it(
+    tmp_path: Path, mounted: bool, pages: int
+) -> None:
+    environ = {"DATA_DIR": str(tmp_path), "DATABASE_PATH": "/litefs/core.db"}
+    source, *_ = list_sources(read_settings(environ), "s3://bucket/prod?region=auto")
+    config = json.loads(litestream.encode_config(tmp_path / "socket", [source], mounted=mounted))
+    (core,) = config["dbs"]
+    assert core["min-checkpoint-page-count"] == pages
+    assert (core["path"], core["meta-path"]) == ("/litefs/core.db", f"{tmp_path}/litestream/core")
+    assert core["replica"]["url"] == "s3://bucket/prod/core?region=auto"
 
 
 def test_the_path_of_a_file_goes_before_the_query_of_the_replica() -> None:

@@ -53,10 +53,18 @@ def test_nothing_acknowledged_is_lost_with_the_disk(drilled: Backed) -> None:
             assert {key: entry["value"] for key, entry in found.items()} == drilled.keys
 
 
-def test_without_durable_acknowledgement_a_restart_ships_what_the_kill_cut_off(tmp_path: Path) -> None:
-    """The disk is there, the replica is behind: what comes back later must not lack the gap."""
+@pytest.fixture
+def quick(tmp_path: Path) -> Iterator[Backed]:
+    """A server that does not wait for its replica."""
     backed = Backed(tmp_path, f"file://{tmp_path}/replica")
     backed.start()
+    yield backed
+    backed.close()
+
+
+def test_without_durable_acknowledgement_a_restart_ships_what_the_kill_cut_off(quick: Backed) -> None:
+    """The disk is there, the replica is behind: what comes back later must not lack the gap."""
+    backed = quick
     with backed.server.client() as client:
         backed.make_room(client)
     for _ in range(ROUNDS):
