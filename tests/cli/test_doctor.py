@@ -37,6 +37,8 @@ def test_a_running_server_is_well(server: Server) -> None:
         "wal",
         "clock",
         "disk",
+        "litestream",
+        "old epochs",
         "secret files",
     ]
     assert all(finding["ok"] for finding in findings)
