@@ -19,6 +19,8 @@ PRODUCTION = "production"
 SOCKET_PATH_BYTES = 107
 
 _PUBLISHABLE_KEY = re.compile(r"pk_(?:test|live)_([A-Za-z0-9+/]+)=*")
+# What stands for other characters in the name of a folder Litestream would take as it is written.
+_REPLICA = re.compile(r"file:///[^\s%?#]+|(?!file:)[a-z0-9]+://\S+")
 _HOST_AND_DOLLAR = re.compile(r"[A-Za-z0-9.-]+(?::\d{1,5})?\$")
 
 
@@ -220,6 +222,8 @@ def _problems(settings: Settings, reader: _Reader) -> list[str]:
         problems.append(f"DURABLE_ACK: expected off, core or all, got {settings.durable_ack!r}")
     if settings.durable_ack != DURABLE_OFF and not settings.backup_url:
         problems.append("DURABLE_ACK needs LITESTREAM_REPLICA_URL")
+    if settings.backup_url and not _REPLICA.fullmatch(settings.backup_url):
+        problems.append("LITESTREAM_REPLICA_URL: expected file:///folder, without spaces and %, or s3://bucket/prefix")
     if settings.backup_url and len(os.fsencode(settings.backup_socket.absolute())) > SOCKET_PATH_BYTES:
         problems.append(f"LITESTREAM_SOCKET: a socket's path has at most {SOCKET_PATH_BYTES} bytes")
     for network in settings.outbound_allow:
