@@ -100,9 +100,15 @@ class Backup:
         held = self._held.setdefault(path, Held(url))
         held.users += 1
         async with held.lock:
-            if held.users > 1 or not self.running:
+            if held.url != url:
+                # The rest of an earlier owner is owed still: this one's replica has a path of its own.
+                with suppress(Unavailable):
+                    await self._control.unregister(path)
+                held.url = url
+            elif held.users > 1:
                 return
-            await self._register(path, url)
+            if self.running:
+                await self._register(path, url)
 
     async def release(self, path: Path) -> None:
         """Ship the rest of a file and let go of it; while the replica is out of reach, as soon as it is back."""
@@ -152,6 +158,8 @@ class Backup:
 
     async def _register(self, path: Path, url: str) -> None:
         try:
+            if all(path != _key(source.path) for source in self._sources):
+                await asyncio.to_thread(litestream.claim_notes, litestream.notes_of(path), url)
             await self._control.register(path, url)
         except Unavailable as error:
             log.warning("not_registered", file=path.name, error=error.message)

@@ -94,6 +94,8 @@ class Daemon:
         settings = self._settings
         if self._process is not None:
             await _end(self._process)
+        for source in self._sources:
+            litestream.claim_notes(source.notes, source.url)
         config = settings.data_dir / CONFIG_FILE
         mounted = settings.regions.replicated
         config.write_bytes(litestream.encode_config(settings.backup_socket, self._sources, mounted=mounted))

@@ -3,6 +3,7 @@
 The replica is a folder or a bucket. One URL names it; each file has its own path below.
 """
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -26,6 +27,7 @@ FILE_CHECKPOINT_PAGES = 8_000
 SHUTDOWN_SECONDS = 5
 LIST_SECONDS = 60
 RESTORE_SECONDS = 3_600
+MARKER = "replica"
 
 
 class Source(NamedTuple):
@@ -56,6 +58,21 @@ def replica_of(url: str, *parts: str) -> str:
     return "/".join((head.rstrip("/"), *parts)) + mark + query
 
 
+def notes_of(path: Path) -> Path:
+    """Where Litestream keeps its notes on a file that it was given while it ran."""
+    return path.with_name(f".{path.name}-litestream")
+
+
+def claim_notes(notes: Path, url: str) -> None:
+    """Forget what was noted for another replica: Litestream would look for the past there, and ship nothing."""
+    marker, claim = notes / MARKER, hashlib.blake2b(url.encode(), digest_size=16).hexdigest()
+    if marker.exists() and marker.read_text() == claim:
+        return
+    shutil.rmtree(notes, ignore_errors=True)
+    notes.mkdir(parents=True)
+    marker.write_text(claim)
+
+
 def find_program() -> str:
     """The program that is installed with us, or the one on the PATH."""
     beside = Path(sys.executable).with_name("litestream")
@@ -83,7 +100,8 @@ def encode_config(socket: Path, sources: Iterable[Source], *, mounted: bool) -> 
                 "path": str(source.path.absolute()),
                 "meta-path": str(source.notes.absolute()),
                 "min-checkpoint-page-count": pages,
-                "replica": {"url": source.url, "sync-interval": f"{SYNC_SECONDS}s"},
+                # A replica that was emptied gets a whole copy, instead of an error for ever.
+                "replica": {"url": source.url, "sync-interval": f"{SYNC_SECONDS}s", "auto-recover": True},
             }
             for source in sources
         ],

@@ -70,7 +70,7 @@ def set_aside(path: Path, now: int) -> Path | None:
         if kept is not None and old.exists():
             old.rename(f"{kept}{suffix}")
         old.unlink(missing_ok=True)
-    forget(path.with_name(f".{path.name}-litestream"))
+    forget(litestream.notes_of(path))
     return kept
 
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from app.edge import migrate, sqlite
+from app.edge import litestream, migrate, sqlite
 from app.errors import Unavailable
 from app.instances import queries
 from app.instances.entry import Entry
@@ -126,7 +126,7 @@ class Store:
         for suffix in ("", "-wal", "-shm"):
             Path(f"{self.path}{suffix}").unlink(missing_ok=True)
         # Litestream's notes on it.
-        shutil.rmtree(self.path.with_name(f".{self.path.name}-litestream"), ignore_errors=True)
+        shutil.rmtree(litestream.notes_of(self.path), ignore_errors=True)
 
     def _connected(self) -> Any:
         """The connection; a new one after a failed commit, which may leave anything behind in the old."""

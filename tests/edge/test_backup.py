@@ -1,6 +1,7 @@
 """The backup: a real Litestream beside a database, ended, killed, left behind and found again."""
 
 import asyncio
+import dataclasses
 import json
 import os
 import signal
@@ -192,6 +193,31 @@ async def test_a_file_that_is_taken_twice_is_held_until_both_have_given_it_back(
         await backup.ship(room)
         await backup.release(room)
         assert backup.files == 1
+
+
+async def test_a_file_goes_to_another_replica_whole_whatever_is_noted_of_the_first(tmp_path: Path) -> None:
+    """Its first transactions are no longer noted, and the other replica has never seen them."""
+    room, urls = tmp_path / "room.db", [f"file://{tmp_path}/replica/instances/room/e{number}" for number in (1, 2)]
+    migrate.migrate(room, "instance")
+    async with backed_up(settings_of(tmp_path)) as (db, backup):
+        await db.write(add, "it runs")
+        for url in urls:
+            await backup.hold(room, url)
+            await backup.ship(room)
+            await backup.release(room)
+            await until(lambda: backup.files == 1)
+            forget_first(litestream.notes_of(room))
+        assert await asyncio.to_thread(restored, urls[1], tmp_path, "schema", "version")
+    forget_first(tmp_path / "data" / "litestream" / "core")
+    moved = dataclasses.replace(settings_of(tmp_path), backup_url=f"file://{tmp_path}/moved")
+    async with backed_up(moved) as (db, _):
+        await db.write(add, "elsewhere")
+    assert restored(f"file://{tmp_path}/moved/core", tmp_path) == ["it runs", "elsewhere"]
+
+
+def forget_first(notes: Path) -> None:
+    """As Litestream itself does once it is old enough."""
+    (notes / "ltx" / "0" / "0000000000000001-0000000000000001.ltx").unlink()
 
 
 async def test_a_ledger_that_begins_while_we_serve_is_shipped_too(tmp_path: Path) -> None:
