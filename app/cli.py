@@ -40,6 +40,7 @@ COMMANDS = {
     "webhooks": "app.accounts.commands:webhooks_group",
     "verify-usage": "app.usage.commands:verify_usage",
     "import-d1": "app.usage.commands:import_d1",
+    "backup": "app.ops.backup_commands:backup_group",
     "doctor": "app.ops.commands:doctor_command",
     "sql": "app.ops.commands:sql_command",
 }
@@ -81,6 +82,7 @@ def serve(host: str | None, port: int | None, data_dir: str | None, as_json: boo
     with console.errors_in_one_line():
         settings = read_settings(host=host, port=port, data_dir=data_dir)
         listener = _bind(settings)
+        _lock_data(settings)
         settings, made = _prepare(settings)
     _serve(settings, listener, made, as_json)
 
@@ -101,6 +103,13 @@ def _saying_where(settings: Settings) -> Iterator[None]:
     except OSError as error:
         where = f"{settings.host} port {settings.port}"
         raise click.ClickException(f"Cannot listen on {where}: {error.strerror}") from error
+
+
+def _lock_data(settings: Settings) -> None:
+    """Held while this process lives. One Litestream is enough for a folder, so with a backup it is ours alone."""
+    path = settings.data_dir / folder.SERVE_LOCK
+    if folder.try_lock(path, shared=settings.backup_url is None) is None:
+        raise click.ClickException(f"Another server or a restore is at work on {settings.data_dir}.")
 
 
 def _prepare(settings: Settings) -> tuple[Settings, Demo | None]:

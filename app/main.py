@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.accounts.clerk_api import ClerkApi
 from app.accounts.enrichment import Enrichment
-from app.edge import changes, expiring, migrate, node, origins, sqlite
+from app.edge import backup, changes, expiring, migrate, node, origins, sqlite
 from app.edge.archive import Archive
 from app.edge.changes import Changes
 from app.edge.clock import now_ms
@@ -94,9 +94,14 @@ async def _open(
         feed.committed(group)
         metrics.observe_group(group)
 
+    backed_up = backup.begin(settings)
     archive = Archive(settings.database_path, settings.ledger_path, archive_queries.VIEW)
     stack.callback(archive.close)
     db = Database(settings.database_path, committed, archive)
+    if backed_up is not None:
+        stack.push_async_callback(backed_up.close)
+        metrics.watch_backup(backed_up)
+        backed_up.guard(db)
     db.open()
     stack.push_async_callback(db.close)
     metrics.watch(db)
@@ -122,13 +127,14 @@ async def _open(
     stack.push_async_callback(_write_uses, db, authenticator, entrance)
 
     retention = Retention(settings.history_days, settings.history_changes)
-    hubs = Hubs(db, settings.instances_dir, retention)
+    hubs = Hubs(db, settings.instances_dir, retention, backup=backed_up)
     hubs.listen(feed)
     stack.push_async_callback(hubs.close)
     dev_user = await db.read(identity_queries.find_account, users.DEV_USER) if settings.dev_user else None
 
     for task in (
         hubs.sweep(),
+        hubs.ship_leftovers(),
         requests.run(),
         feed.follow(db),
         enrichment.run(),
@@ -146,6 +152,7 @@ async def _open(
         "settings": settings,
         "db": db,
         "node": here,
+        "backup": backed_up,
         "metrics": metrics,
         "running": Running(),
         "authenticator": authenticator,

@@ -16,8 +16,12 @@ from app.regions import DURABLE_ALL, DURABLE_CORE, DURABLE_OFF, NONE, Regions, r
 
 DEVELOPMENT = "development"
 PRODUCTION = "production"
+# What the kernel takes as the name of a socket.
+SOCKET_PATH_BYTES = 107
 
 _PUBLISHABLE_KEY = re.compile(r"pk_(?:test|live)_([A-Za-z0-9+/]+)=*")
+# What stands for other characters in the name of a folder Litestream would take as it is written.
+_REPLICA = re.compile(r"file:///[^\s%?#]+|(?!file:)[a-z0-9]+://\S+")
 _HOST_AND_DOLLAR = re.compile(r"[A-Za-z0-9.-]+(?::\d{1,5})?\$")
 
 
@@ -104,6 +108,18 @@ def read_settings(environ: Mapping[str, str] = os.environ, **given: object) -> S
 
     Raises SettingsError, which names everything that is missing or wrong.
     """
+    settings, problems = _read(environ, given)
+    if problems:
+        raise SettingsError(problems)
+    return settings
+
+
+def read_unchecked(environ: Mapping[str, str] = os.environ, *, data_dir: str | None = None) -> Settings:
+    """What is said, also where it is not enough to serve: for who has to bring a server's data back."""
+    return _read(environ, {"data_dir": data_dir})[0]
+
+
+def _read(environ: Mapping[str, str], given: Mapping[str, object]) -> tuple[Settings, list[str]]:
     reader = _Reader(environ)
     data_dir, database_path = _paths(reader, given.get("data_dir"))
     frontend = reader.parts("FRONTEND_URL") + reader.parts("EXTENSION_URL")
@@ -148,10 +164,7 @@ def read_settings(environ: Mapping[str, str] = os.environ, **given: object) -> S
         durable_ack=reader.text("DURABLE_ACK") or DURABLE_OFF,
         log_level=(reader.text("LOG_LEVEL") or "info").lower(),
     )
-    problems = list(dict.fromkeys(_problems(settings, reader) + regional + reader.problems))
-    if problems:
-        raise SettingsError(problems)
-    return settings
+    return settings, list(dict.fromkeys(_problems(settings, reader) + regional + reader.problems))
 
 
 class Paths(NamedTuple):
@@ -227,6 +240,10 @@ def _problems(settings: Settings, reader: _Reader) -> list[str]:
         problems.append("DURABLE_ACK needs LITESTREAM_REPLICA_URL")
     if not settings.history_days or not settings.history_changes:
         problems.append("HISTORY_DAYS and HISTORY_CHANGES: expected at least 1")
+    if settings.backup_url and not _REPLICA.fullmatch(settings.backup_url):
+        problems.append("LITESTREAM_REPLICA_URL: expected file:///folder, without spaces and %, or s3://bucket/prefix")
+    if settings.backup_url and len(os.fsencode(settings.backup_socket.absolute())) > SOCKET_PATH_BYTES:
+        problems.append(f"LITESTREAM_SOCKET: a socket's path has at most {SOCKET_PATH_BYTES} bytes")
     for network in settings.outbound_allow:
         try:
             ipaddress.ip_network(network)

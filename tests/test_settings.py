@@ -138,3 +138,16 @@ def test_the_command_line_goes_before_the_environment() -> None:
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         read_settings({}).port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("url", ["/backup", "file://backup", "file:///my backup", "file:///my%20backup", "s3:bucket"])
+def test_a_replica_is_a_folder_or_a_bucket(url: str) -> None:
+    assert [line for line in problems({"LITESTREAM_REPLICA_URL": url}) if "LITESTREAM_REPLICA_URL" in line]
+    for fine in ("file:///backup/prod", "s3://bucket/prod?endpoint=https://host&region=auto", "gs://bucket/prod"):
+        assert read_settings({"LITESTREAM_REPLICA_URL": fine}).backup_url == fine
+
+
+def test_a_socket_whose_name_the_kernel_does_not_take_is_named_where_a_backup_needs_it() -> None:
+    long = {"LITESTREAM_SOCKET": f"/{'s' * 107}"}
+    assert read_settings(long).backup_url is None
+    assert any("LITESTREAM_SOCKET" in line for line in problems(long | {"LITESTREAM_REPLICA_URL": "file:///backup"}))

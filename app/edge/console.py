@@ -119,6 +119,20 @@ def require_current(path: Path) -> None:
         raise click.ClickException(f"The database has schema {version}: `litehouse migrate` brings it up to date.")
 
 
+@contextmanager
+def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error where somebody watches; it is told how much of `total` is done."""
+    if not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    from rich.console import Console as Terminal
+    from rich.progress import Progress
+
+    with Progress(console=Terminal(stderr=True)) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
 def encode(value: Record | list[Record]) -> str:
     return msgspec.json.encode(value).decode()
 

@@ -1,7 +1,7 @@
 """Database: one SQLite file, with one writer thread and readers beside it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
@@ -39,6 +39,8 @@ class Database:
         self.path = path
         self.archive = archive
         self.writer = Writer(path, committed, archive)
+        # What a write waits for beside its commit.
+        self.shipped: Callable[[], Awaitable[None]] | None = None
         self._deadline = sqlite.Deadline(READ_SECONDS)
         self._reader: Connection | None = None
         self._scanners: list[aiosqlite.Connection] = []
@@ -63,11 +65,13 @@ class Database:
         """Run `fn(tx, *args)` in the writer's next group and return its value after COMMIT.
 
         Raises what `fn` raised (nothing of it is kept), or `Unavailable`: the queue is full, the disk is,
-        or the outcome of COMMIT is unknown and the caller repeats by id.
+        the outcome of COMMIT is unknown, or the commit is not shipped in time: then the caller repeats by id.
         """
         value, position = await self.writer.submit(fn, args)
         if position is not None:
             written_position.set(position)
+        if self.shipped is not None:
+            await self.shipped()
         return value
 
     async def read(self, fn: Callable[..., T], *args: Any) -> T:

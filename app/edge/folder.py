@@ -1,5 +1,6 @@
 """The data folder: where the databases are, and the secrets that a first start leaves for the person at the keys."""
 
+import fcntl
 import os
 import secrets
 import stat
@@ -9,6 +10,8 @@ from pathlib import Path
 SECRET_MODE = 0o600
 ADMIN_TOKEN_FILE = "admin-token"
 ADMIN_TOKEN_BYTES = 32
+# Held by every server on the data, so that nobody puts other files in their place meanwhile.
+SERVE_LOCK = "serve.lock"
 
 
 def find_secret(path: Path) -> str | None:
@@ -53,3 +56,15 @@ def _write_private(path: Path, text: str) -> None:
         file.write(text + "\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+def try_lock(path: Path, *, shared: bool = False) -> int | None:
+    """Lock a file until its descriptor, and every copy of it in a child, is closed; None while others hold it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, SECRET_MODE)
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor

@@ -2,6 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
+from app.edge.backup import Backup
 from app.edge.database import Database, Group
 
 LATENCY_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 8)
@@ -40,6 +41,22 @@ class Metrics:
 
     def watch(self, db: Database) -> None:
         self._queue.set_function(lambda: db.writer.queued)
+
+    def watch_backup(self, backup: Backup) -> None:
+        age = Gauge(
+            "litehouse_backup_age_seconds",
+            "Since when something may not be in the backup; -1 until that is known.",
+            registry=self.registry,
+        )
+        age.set_function(lambda: -1 if backup.age_ms is None else backup.age_ms / 1000)
+        up = Gauge(
+            "litehouse_backup_up",
+            "1 while Litestream runs and the replica takes what it ships.",
+            registry=self.registry,
+        )
+        up.set_function(lambda: backup.up)
+        files = Gauge("litehouse_backup_files", "Databases that Litestream holds.", registry=self.registry)
+        files.set_function(lambda: backup.files)
 
     def observe_request(self, route: str | None, method: str, status: int, seconds: float) -> None:
         key = (route, method, status)

@@ -6,6 +6,8 @@ before 3.51.3 can corrupt a WAL that two connections write and checkpoint (docs/
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +122,17 @@ def enter_wal(raw: Any) -> None:
             if passing_fault(error) is None or time.monotonic() > until:
                 raise
         time.sleep(WAL_RETRY_SECONDS)
+
+
+@contextmanager
+def snapshot(path: Path) -> Iterator[Any]:
+    """One read transaction on a connection of its own, for a command that reads longer than a server may."""
+    raw = connect(path, read_only=True)
+    try:
+        raw.execute("BEGIN")
+        yield raw
+    finally:
+        raw.close()
 
 
 def complete_statement(text: str) -> bool:

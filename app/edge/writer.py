@@ -48,6 +48,8 @@ class Writer:
     """Runs jobs `(tx, *args)` in order. A job is pure: after a broken group it runs a second time."""
 
     def __init__(self, path: Path, committed: Callable[[Group], None], archive: Archive | None = None) -> None:
+        # 0 before `start` where somebody else checkpoints the file.
+        self.checkpoint_pages = CHECKPOINT_PAGES
         self._path = path
         self._committed = committed
         self._archive = archive
@@ -110,7 +112,7 @@ class Writer:
         raw.execute("PRAGMA journal_mode = WAL")
         raw.execute("PRAGMA synchronous = FULL")
         raw.execute("PRAGMA cache_spill = OFF")
-        raw.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        raw.execute(f"PRAGMA wal_autocheckpoint = {self.checkpoint_pages}")
         return raw
 
     def _run(self) -> None:

@@ -59,6 +59,9 @@ class Hub:
         self.owing: Callable[[Hub], None] = lambda hub: None
         # Told when its state may not be the file's any more: it has to be opened anew.
         self.broken: Callable[[Hub], None] = lambda hub: None
+        # What a commit waits for before anybody hears of it, and what is done before the file is closed.
+        self.shipped: Callable[[], Awaitable[None]] = _nothing
+        self.let_go: Callable[[], Awaitable[None]] = _nothing
         self.epoch, self.told_from = "", 1
         self.users = 0
         self._state = State({}, 0, 0)
@@ -93,6 +96,7 @@ class Hub:
             await last
             self._task.cancel()
             await asyncio.wait([self._task])
+        await self.let_go()
         await self.on_thread(self._store.close)
 
     async def on_thread(self, fn: Callable[..., T], *args: Any) -> T:
@@ -234,10 +238,9 @@ class Hub:
             known = isinstance(error, (sqlite.Error, OSError, AppError))
             log.warning("commit_failed", instance=self.id, error=str(error), exc_info=not known)
             retry_at = now + expiry.RETRY_MS
-            unknown = isinstance(error, OutcomeUnknown)
-            why = OutcomeUnknown() if unknown else Unavailable(NOT_STORED)
-            told, outcomes = [], [ask.refusal or why for ask in asks]
-            if unknown:
+            failure = error if isinstance(error, Unavailable) else Unavailable(NOT_STORED)
+            told, outcomes = [], [ask.refusal or failure for ask in asks]
+            if isinstance(error, OutcomeUnknown):
                 self.broken(self)
         if due:
             self._expires_at_ms = expiry.soonest(self._state.entries.values(), retry_at)
@@ -261,6 +264,7 @@ class Hub:
     async def _commit(self, draft: Draft, operations: list[Operation], now: int) -> None:
         commit = Commit([told.record for told in draft.told], operations, draft.events, draft.seq, now)
         self.told_from = await self.on_thread(self._store.write, commit)
+        await self.shipped()
         self._state = draft.state()
         expiries = [one.record.entry.expires_at_ms for one in draft.told if one.record.entry is not None]
         self._expires_at_ms = min((at for at in (*expiries, self._expires_at_ms) if at is not None), default=None)

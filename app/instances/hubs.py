@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 import structlog
 
 from app.edge import sqlite
+from app.edge.backup import Backup
 from app.edge.changes import Changes
 from app.edge.database import Database
 from app.errors import AppError, NotFound, Unavailable
@@ -18,6 +19,7 @@ from app.instances import protocol
 from app.instances.backlog import Backlog
 from app.instances.hub import DELETED, DELETED_REASON, GOING_AWAY, GOING_AWAY_REASON, Hub
 from app.instances.relay import Relay
+from app.instances.replicas import Replicas
 from app.instances.reviews import Reviews
 from app.instances.store import Retention, Stores
 from app.projects import access_queries, instances
@@ -27,6 +29,7 @@ OPEN_INSTANCES = 300
 IDLE_SECONDS = 60.0
 SWEEP_SECONDS = 5.0
 AWAY_MS = (200, 2_000)
+TRY_AGAIN, TRY_AGAIN_REASON = 1013, "Try again later"
 
 log = structlog.get_logger("hubs")
 
@@ -42,9 +45,11 @@ class Hubs:
         *,
         most_open: int = OPEN_INSTANCES,
         backlog: Backlog | None = None,
+        backup: Backup | None = None,
     ) -> None:
         self.backlog = backlog or Backlog()
         self.reviews = Reviews(db, self.seen)
+        self._replicas = Replicas(backup)
         self._db = db
         self._stores = Stores(folder, retention)
         self._relay = Relay(db)
@@ -85,6 +90,15 @@ class Hubs:
         """Copy what is committed of one instance into another, which has nothing yet."""
         async with self.use(source_id) as source:
             await source.copy(self._stores.path(new_id))
+        await self._replicas.ship_new(new_id, self._stores.store(new_id), self._stores.thread_of(new_id))
+
+    async def ship_leftovers(self) -> None:
+        """Open what an earlier process did not close, so that its rest is shipped too."""
+        for instance_id in await asyncio.to_thread(self._replicas.leftovers, self._stores.folder):
+            try:
+                await self.open(instance_id)
+            except AppError as error:
+                log.warning("leftover_not_shipped", instance=instance_id, error=error.message)
 
     def seen(self) -> list[Hub]:
         return list(self._open.values())
@@ -125,11 +139,15 @@ class Hubs:
         try:
             await self._make_room()
             await hub.start()
-        except (sqlite.Error, OSError) as error:
+            hub.broken = self._abandon_soon
+            await self._replicas.hold(hub, store)
+        except (sqlite.Error, OSError, Unavailable) as error:
+            await hub.stop(_is_closing)
+            if isinstance(error, Unavailable):
+                raise
             raise Unavailable("The instance cannot be opened now") from error
         finally:
             self._starting -= 1
-        hub.broken = self._abandon_soon
         self._open[instance_id] = hub
         self._relay.attach(hub)
         return hub
@@ -154,7 +172,7 @@ class Hubs:
     async def _abandon(self, hub: Hub) -> None:
         """Its state may not be the file's: everybody comes back to one that is read anew."""
         async with self._lock(hub.id):
-            hub.audience.close_all(GOING_AWAY, GOING_AWAY_REASON, protocol.going_away(away_ms()))
+            hub.audience.close_all(TRY_AGAIN, TRY_AGAIN_REASON)
             await self._stop(hub, _is_closing)
 
     async def _stop(self, hub: Hub, why: Callable[[], AppError]) -> None:

@@ -83,6 +83,12 @@ def list_epochs(raw: Any) -> list[tuple[str, int]]:
     return [(row[0], row[1]) for row in raw.execute("SELECT epoch, first_seq FROM epochs ORDER BY first_seq, rowid")]
 
 
+def get_epoch_start(raw: Any, epoch: str) -> int:
+    """When an epoch began; 0 for one that the file does not know."""
+    row = raw.execute("SELECT started_at_ms FROM epochs WHERE epoch = ?", (epoch,)).fetchone()
+    return row[0] if row else 0
+
+
 def insert_epoch(raw: Any, epoch: str, first_seq: int, now: int) -> None:
     raw.execute("INSERT INTO epochs (epoch, first_seq, started_at_ms) VALUES (?, ?, ?)", (epoch, first_seq, now))
 

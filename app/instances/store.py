@@ -4,13 +4,14 @@ Files share STORE_THREADS, each file always on the same one, so a file's stateme
 """
 
 import secrets
+import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from app.edge import migrate, sqlite
+from app.edge import litestream, migrate, sqlite
 from app.errors import Unavailable
 from app.instances import queries
 from app.instances.entry import Entry
@@ -27,6 +28,8 @@ READ_SECONDS = 5.0
 DAY_MS = 86_400_000
 OPERATION_MS = DAY_MS
 TRIM_EVERY_COMMITS = 1_000
+# More than who ships a file lets its log grow to: met only while nobody ships it.
+SHIPPED_CHECKPOINT_PAGES = 16_000
 
 
 class Retention(NamedTuple):
@@ -73,6 +76,8 @@ class Store:
         self._raw: Any = None
         self._commits = 0
         self._unsure = False
+        self._is_shipped = False
+        self._abandoned = False
 
     def open(self, now: int) -> Loaded:
         """Make or migrate the file, and read it whole."""
@@ -140,6 +145,15 @@ class Store:
         finally:
             raw.close()
 
+    def leave_checkpoints(self) -> None:
+        """From now on who ships the file checkpoints it."""
+        self._is_shipped = True
+        self._connected().execute(f"PRAGMA wal_autocheckpoint = {SHIPPED_CHECKPOINT_PAGES}")
+
+    def abandon(self) -> None:
+        """Do nothing more: what is in the file is not what its hub believes."""
+        self._abandoned = True
+
     def close(self) -> None:
         raw, self._raw = self._raw, None
         try:
@@ -153,6 +167,8 @@ class Store:
         self.close()
         for suffix in ("", "-wal", "-shm"):
             Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+        # Litestream's notes on it.
+        shutil.rmtree(litestream.notes_of(self.path), ignore_errors=True)
 
     def _commit(self, raw: Any, commit: Commit) -> None:
         """A COMMIT that fails may still have come to be; with one writer the file can tell."""
@@ -175,6 +191,8 @@ class Store:
 
     def _connected(self) -> Any:
         """The connection; a new one after a failed commit, which may leave anything behind in the old."""
+        if self._abandoned:
+            raise Unavailable("The instance is being closed")
         if self._raw is None:
             raw = sqlite.connect(self.path, other_threads=True)
             raw.execute(f"PRAGMA cache_size = -{STORE_CACHE_KIB}")
@@ -182,6 +200,8 @@ class Store:
             raw.execute("PRAGMA synchronous = FULL")
             raw.execute("PRAGMA cache_spill = OFF")
             raw.set_progress_handler(self._deadline.passed, sqlite.PROGRESS_STEPS)
+            if self._is_shipped:
+                raw.execute(f"PRAGMA wal_autocheckpoint = {SHIPPED_CHECKPOINT_PAGES}")
             self._raw = raw
         return self._raw
 
@@ -201,7 +221,7 @@ class Stores:
     """Where the files are, and the threads that they are used on."""
 
     def __init__(self, folder: Path, retention: Retention) -> None:
-        self._folder = folder
+        self.folder = folder
         self._retention = retention
         self._threads = [
             ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"store-{number}") for number in range(STORE_THREADS)
@@ -211,8 +231,7 @@ class Stores:
         return Store(self.path(instance_id), self._retention)
 
     def path(self, instance_id: str) -> Path:
-        """`<folder>/<aa>/<id>.db`: 256 folders, so that none holds too many files."""
-        return self._folder / f"{_spread(instance_id):02x}" / f"{instance_id}.db"
+        return path_of(self.folder, instance_id)
 
     def thread_of(self, instance_id: str) -> ThreadPoolExecutor:
         return self._threads[_spread(instance_id) % STORE_THREADS]
@@ -220,6 +239,11 @@ class Stores:
     def close(self) -> None:
         for thread in self._threads:
             thread.shutdown(wait=True)
+
+
+def path_of(folder: Path, instance_id: str) -> Path:
+    """`<folder>/<aa>/<id>.db`: 256 folders, so that none holds too many files."""
+    return folder / f"{_spread(instance_id):02x}" / f"{instance_id}.db"
 
 
 def _spread(instance_id: str) -> int:

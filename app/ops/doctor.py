@@ -12,7 +12,8 @@ from app.edge.transaction import Connection, find_archived
 from app.edge.writer import WAL_BYTES
 from app.errors import AppError
 from app.identity import demo
-from app.settings import SettingsError, read_settings
+from app.ops import backup_checks
+from app.settings import SettingsError, read_settings, read_unchecked
 
 MIB = 1 << 20
 FREE_BYTES = 512 * MIB
@@ -63,6 +64,9 @@ def examine(
         if schema.ok:
             yield _look("archive", lambda: _check_archive(archive))
     yield _look("disk", lambda: _check_disk(database))
+    settings = read_unchecked(environ, data_dir=str(data_dir))
+    yield _look("litestream", lambda: backup_checks.check_litestream(settings, database))
+    yield _look("old epochs", lambda: backup_checks.check_old_epochs(settings))
     yield _look("secret files", lambda: _check_secret_files(data_dir, environ))
 
 

@@ -5,6 +5,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 import app
+from app.edge.backup import Backup
 from app.edge.clock import instant, now_ms
 from app.edge.http import db_of, json_response, settings_of
 from app.edge.node import Node
@@ -51,7 +52,8 @@ class Addresses(msgspec.Struct):
 
 
 class HealthView(msgspec.Struct):
-    """`lagMs` is how far this machine is behind the primary; null while that is not known."""
+    """`lagMs` is how far this machine is behind the primary, `backupAgeMs` since when something of it may not be
+    in the backup; null while that is not known, or there is none."""
 
     status: str
     environment: str
@@ -64,6 +66,7 @@ class HealthView(msgspec.Struct):
     machine: str
     primary: bool
     lagMs: int | None
+    backupAgeMs: int | None
 
 
 @operation(answer=ServiceView)
@@ -104,6 +107,7 @@ async def health(request: Request) -> Response:
 async def api_health(request: Request) -> Response:
     """The long form, with this machine's place; 503 and the same body when the database does not answer."""
     node: Node = request.scope["state"]["node"]
+    backup: Backup | None = request.scope["state"]["backup"]
     healthy = await _database_answers(request)
     view = HealthView(
         status="ok" if healthy else "error",
@@ -117,6 +121,7 @@ async def api_health(request: Request) -> Response:
         machine=node.machine,
         primary=node.is_primary,
         lagMs=node.lag_ms,
+        backupAgeMs=backup.age_ms if backup is not None else None,
     )
     return json_response(view, 200 if healthy else 503)
 

@@ -4,10 +4,9 @@ import asyncio
 import re
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import click
 import msgspec
@@ -58,7 +57,7 @@ def import_usage(out: Console, path: Path) -> None:
 
     Interrupted, it goes on where it was; a second time it finds only duplicates.
     """
-    with _progress(path.name, path.stat().st_size) as told:
+    with console.progress(path.name, path.stat().st_size) as told:
         counts = _load(out, lambda db, mover: imports.import_file(db, path, told, mover))
     _report(out, {"usage": counts})
 
@@ -73,9 +72,9 @@ def import_d1(out: Console, dump: Path, name: str | None) -> None:
     if not _NAME.fullmatch(database):
         raise click.ClickException(f"--name: expected up to 64 of A-Z a-z 0-9 _ . -, got {database[:40]!r}")
     with tempfile.TemporaryDirectory() as folder:
-        with _progress(dump.name, dump.stat().st_size) as told:
+        with console.progress(dump.name, dump.stat().st_size) as told:
             staged = d1.stage(dump, Path(folder) / "staged.db", told)
-        with _progress("rows", sum(staged.counts.values())) as told:
+        with console.progress("rows", sum(staged.counts.values())) as told:
             counts = _load(out, lambda db, mover: d1.import_stage(db, staged, database, _by_table(told), mover))
         staged.raw.close()
     _report(out, counts)
@@ -141,17 +140,3 @@ def _report(out: Console, counts: dict[str, Counts]) -> None:
         out.show_all(rows, ("what", "accepted", "duplicates", "rejected"))
         for error in (error for each in counts.values() for error in each.errors):
             click.echo(error, err=True)
-
-
-@contextmanager
-def _progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on standard error where somebody watches."""
-    if not sys.stderr.isatty():
-        yield lambda done: None
-        return
-    from rich.console import Console as Terminal
-    from rich.progress import Progress
-
-    with Progress(console=Terminal(stderr=True)) as bar:
-        task: Any = bar.add_task(label, total=total)
-        yield lambda done: bar.update(task, completed=done)

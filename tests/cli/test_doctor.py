@@ -40,6 +40,8 @@ def test_a_running_server_is_well(server: Server) -> None:
         "clock",
         "archive",
         "disk",
+        "litestream",
+        "old epochs",
         "secret files",
     ]
     assert all(finding["ok"] for finding in findings)

@@ -1,0 +1,61 @@
+"""Restoration of an instance's file: of the copies of its owners, the one whose owner came last."""
+
+import secrets
+from pathlib import Path
+
+from app.edge import replica, restoration, sqlite
+from app.edge.litestream import NoCopy, replica_of
+from app.instances import queries
+from app.instances.replicas import FOLDER
+from app.instances.store import EPOCH_BYTES
+
+
+def list_instances(url: str) -> list[str]:
+    """The ids of which the replica has copies."""
+    return replica.list_folders(replica_of(url, FOLDER))
+
+
+def list_copies(url: str, instance_id: str) -> list[str]:
+    """The epochs of which the replica has copies, in no order."""
+    return replica.list_folders(replica_of(url, FOLDER, instance_id))
+
+
+def fetch(url: str, instance_id: str, path: Path, at_ms: int | None = None) -> str:
+    """Write the newest state, or that of an instant; the epoch of the copy that has it. NoCopy, Unavailable."""
+    found: tuple[int, str] | None = None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for epoch in list_copies(url, instance_id):
+        candidate = path.with_name(f"{path.name}.{epoch}")
+        try:
+            restoration.fetch(replica_of(url, FOLDER, instance_id, epoch), candidate, at_ms)
+        except NoCopy:
+            continue
+        began = _began_ms(candidate, epoch)
+        if found is None or began > found[0]:
+            found = began, epoch
+            candidate.rename(path)
+        restoration.remove(candidate)
+    if found is None:
+        raise NoCopy(f"The replica has no copy of instance {instance_id} of that time")
+    return found[1]
+
+
+def begin_epoch(path: Path, now: int) -> None:
+    """A client that has heard more than was restored gets everything anew; the others go on."""
+    raw = sqlite.connect(path)
+    try:
+        seq, _ = queries.get_position(raw)
+        queries.insert_epoch(raw, secrets.token_hex(EPOCH_BYTES), seq + 1, now)
+    finally:
+        raw.close()
+
+
+def read_position(path: Path) -> tuple[str | None, int]:
+    """`(epoch, seq)` of a file."""
+    with sqlite.snapshot(path) as raw:
+        return queries.find_epoch(raw), queries.get_position(raw)[0]
+
+
+def _began_ms(path: Path, epoch: str) -> int:
+    with sqlite.snapshot(path) as raw:
+        return queries.get_epoch_start(raw, epoch)
