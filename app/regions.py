@@ -43,6 +43,11 @@ class Regions:
         return self.replication != NONE
 
     @property
+    def clustered(self) -> bool:
+        """Whether there are other machines to speak with."""
+        return self.replicated or bool(self.peers)
+
+    @property
     def in_primary_region(self) -> bool:
         return self.primary_region is None or self.primary_region == self.region
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import ipaddress
 import re
 import zlib
 from collections.abc import Sequence
@@ -24,6 +25,8 @@ Headers = Sequence[tuple[bytes, bytes]]
 BODY_BYTES = 1 << 20
 BODY_SECONDS = 30.0
 QUERY_INT_DIGITS = 15
+# In a scope: the name of the machine that forwarded this request. It moves no further.
+MOVED = "litehouse.moved"
 
 _encoder = msgspec.json.Encoder()
 _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
@@ -40,6 +43,20 @@ def db_of(request: Request) -> Database:
 def settings_of(request: Request) -> Settings:
     settings: Settings = request.scope["state"]["settings"]
     return settings
+
+
+def client_address(request: Request) -> str:
+    """The caller's address: Fly's word for it behind Fly, else the socket's, never a header of the client's.
+
+    The machine that forwards a request has judged it already.
+    """
+    if settings_of(request).behind_fly and MOVED not in request.scope:
+        told = (find_header(request, b"fly-client-ip") or b"").decode("latin-1")
+        try:
+            return str(ipaddress.ip_address(told))
+        except ValueError:
+            pass
+    return request.client.host if request.client else "unknown"
 
 
 async def read_body(request: Request, limit: int = BODY_BYTES) -> bytes:

@@ -45,6 +45,12 @@ class Listener(Protocol):
         """Nothing more will come; called once. The code of the first Close frame, 1006 where there was none."""
 
 
+class Heir(Protocol):
+    """Who goes on with a connection that is not ours to read."""
+
+    def take(self, transport: asyncio.Transport, connections: set[Any]) -> None: ...
+
+
 class Socket(asyncio.Protocol):
     """One open WebSocket, made when the handshake was accepted. It reads once it has a listener."""
 
@@ -89,6 +95,13 @@ class Socket(asyncio.Protocol):
         if self._state == ENDED:
             asyncio.get_running_loop().call_soon(self._tell_closed)
         self.resume_reading()
+
+    def hand_over(self, heir: Heir) -> None:
+        """Give the connection itself to another protocol, before anything was read of it."""
+        self._state = ENDED
+        self._connections.discard(self)
+        self._all.discard(self)
+        heir.take(self._transport, self._connections)
 
     @property
     def has_listener(self) -> bool:

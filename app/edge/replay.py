@@ -1,0 +1,41 @@
+"""Replay: an answer that asks Fly's proxy to take the request to another machine.
+
+https://fly.io/docs/networking/dynamic-request-routing/: the proxy holds back up to 1 MB of a request, also an upgrade
+that was not accepted, and hands it back with `fly-replay-failed` when nobody was reached in time.
+"""
+
+from collections.abc import Iterable
+from http import HTTPStatus
+
+from starlette.responses import Response
+from starlette.types import Scope
+
+from app.edge.placement import Home
+
+REPLAYED_BYTES = 1 << 20
+LENGTH_DIGITS = 15
+
+_SOURCE, _FAILED = b"fly-replay-src", b"fly-replay-failed"
+
+
+def fits(scope: Scope) -> bool:
+    """Whether the proxy can do it: the body's length is told, and it is small."""
+    length = b"0"
+    for name, value in scope["headers"]:
+        if name == b"transfer-encoding":
+            return False
+        if name == b"content-length":
+            length = value
+    return length.isdigit() and len(length) <= LENGTH_DIGITS and int(length) <= REPLAYED_BYTES
+
+
+def replay(home: Home, seconds: float) -> Response:
+    """Take the request to `home`; after `seconds` without reaching it, back to this machine."""
+    target = f"instance={home.machine}" if home.machine else f"region={home.region}"
+    wish = f"{target};timeout={max(1, round(seconds * 1000))}ms;fallback=force_self"
+    return Response(None, HTTPStatus.CONFLICT, {"fly-replay": wish})
+
+
+def was_replayed(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether the proxy brought the request from another machine, or back to this one."""
+    return any(name in (_SOURCE, _FAILED) for name, _ in headers)
