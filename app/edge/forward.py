@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from typing import TYPE_CHECKING
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import Receive, Scope, Send
 
 from app.edge.freshness import Freshness, read_position
@@ -78,7 +78,7 @@ class Forwarder:
     def _headers(self, scope: Scope) -> Headers:
         """The request's own, and the passport: who asks is known here."""
         passport = self._peers.seal.passport(
-            method_of(scope), target_of(scope), client_address(Request(scope)), scope["request_id"]
+            method_of(scope), target_of(scope), client_address(HTTPConnection(scope)), scope["request_id"]
         )
         given = [field for field in _end_to_end(scope["headers"]) if field[0] not in (PASSPORT.encode(), b"expect")]
         return [*given, (PASSPORT.encode(), passport.encode())]

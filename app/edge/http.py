@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from urllib.parse import unquote_plus
 
 import msgspec
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
 
 from app.edge.clock import parse_instant
@@ -40,12 +40,12 @@ def db_of(request: Request) -> Database:
     return db
 
 
-def settings_of(request: Request) -> Settings:
+def settings_of(request: HTTPConnection) -> Settings:
     settings: Settings = request.scope["state"]["settings"]
     return settings
 
 
-def client_address(request: Request) -> str:
+def client_address(request: HTTPConnection) -> str:
     """The caller's address: Fly's word for it behind Fly, else the socket's, never a header of the client's.
 
     The machine that forwards a request has judged it already.
@@ -94,7 +94,7 @@ async def _receive(request: Request) -> tuple[bytes, bool]:
     return message.get("body", b""), message.get("more_body", False)
 
 
-def find_header(request: Request, name: bytes) -> bytes | None:
+def find_header(request: HTTPConnection, name: bytes) -> bytes | None:
     """One header, without the views that a hot path has no use for. `name` is in lower case."""
     for key, value in request.scope["headers"]:
         if key == name:
