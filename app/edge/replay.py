@@ -14,6 +14,7 @@ from app.edge.placement import Home
 
 REPLAYED_BYTES = 1 << 20
 LENGTH_DIGITS = 15
+REPLAY_SECONDS = 5.0
 
 _SOURCE, _FAILED = b"fly-replay-src", b"fly-replay-failed"
 
@@ -30,9 +31,10 @@ def fits(scope: Scope) -> bool:
 
 
 def replay(home: Home, seconds: float) -> Response:
-    """Take the request to `home`; after `seconds` without reaching it, back to this machine."""
+    """Take the request to `home`; after at most `seconds` without reaching it, back to this machine."""
     target = f"instance={home.machine}" if home.machine else f"region={home.region}"
-    wish = f"{target};timeout={max(1, round(seconds * 1000))}ms;fallback=force_self"
+    seconds = min(REPLAY_SECONDS, max(0.001, seconds))
+    wish = f"{target};timeout={round(seconds * 1000)}ms;fallback=force_self"
     return Response(None, HTTPStatus.CONFLICT, {"fly-replay": wish})
 
 
