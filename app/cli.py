@@ -80,12 +80,12 @@ def serve(host: str | None, port: int | None, data_dir: str | None, as_json: boo
         signal.signal(stop, lambda *_: sys.exit(0))
     with console.errors_in_one_line():
         settings = read_settings(host=host, port=port, data_dir=data_dir)
-        listeners = _bind(settings)
+        listeners = bind(settings)
         settings, made = _prepare(settings)
     run(settings, listeners, made, as_json)
 
 
-def _bind(settings: Settings) -> list[socket.socket]:
+def bind(settings: Settings) -> list[socket.socket]:
     """The ports, asked for before anything else is done: one in use must cost nothing and say so."""
     regions = settings.regions
     peers = [(regions.private_address or settings.host, regions.peer_port)] if regions.clustered else []

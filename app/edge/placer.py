@@ -18,14 +18,13 @@ from app.edge import freshness, replay
 from app.edge.forward import Forwarder
 from app.edge.freshness import Freshness
 from app.edge.http import MOVED, read_body
-from app.edge.node import Node
+from app.edge.node import MAX_LAG_SECONDS, Node
 from app.edge.peer_port import method_of
 from app.edge.peers import Peers
 from app.edge.placement import Home, Place, Placement
 from app.errors import RESTING_ON_ROWS, AppError, Unavailable
 from app.regions import FLY, OFF
 
-MAX_LAG_SECONDS = 90
 # What a request may wait in all for freshness, replay and queue.
 WAIT_SECONDS = 8.0
 # What an endpoint has read of a body is kept up to this, in case the request has to go on.
