@@ -24,10 +24,11 @@ from app.edge.metrics import Metrics
 from app.edge.node import Node
 from app.edge.outbound import Outbound
 from app.edge.peer_port import PeerPort
-from app.edge.peers import Peers
+from app.edge.peers import POSITION, Peers
 from app.edge.placer import HomeOf, Placer, nowhere
 from app.edge.request_log import RequestLog
 from app.edge.router import Router
+from app.edge.transaction import read_position
 from app.errors import AppError
 from app.identity import api_keys, users
 from app.identity import queries as identity_queries
@@ -157,7 +158,7 @@ async def _open(
         "settings": settings,
         "db": db,
         "node": placed.node,
-        "placer": _placer(settings, placed, stack),
+        "placer": _placer(settings, db, placed, stack),
         "metrics": metrics,
         "running": Running(),
         "authenticator": authenticator,
@@ -171,11 +172,16 @@ async def _open(
     }
 
 
-def _placer(settings: Settings, placed: _Placed, stack: AsyncExitStack) -> Placer | None:
+def _placer(settings: Settings, db: Database, placed: _Placed, stack: AsyncExitStack) -> Placer | None:
     """What moves requests between machines; a machine alone moves none."""
     if placed.peers is None:
         return None
     stack.push_async_callback(placed.peers.close)
+
+    async def position(question: bytes, machine: str) -> bytes:
+        return str(await db.read(read_position)).encode()
+
+    placed.peers.answers[POSITION] = position
     return Placer(placed.node, placed.peers, settings.regions.replay, placed.home_of, placed.home_of_stream)
 
 

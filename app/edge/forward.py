@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import Receive, Scope, Send
 
-from app.edge.freshness import Freshness, read_position
+from app.edge.freshness import Freshness, parse_position
 from app.edge.http import client_address
 from app.edge.peer_port import PASSPORT, method_of, target_of
 from app.edge.peers import CONNECT_SECONDS, Peers, unreachable
@@ -127,7 +127,7 @@ class Forwarder:
         )
 
     def _note(self, scope: Scope, response: "aiohttp.ClientResponse") -> None:
-        position = read_position(response.headers.get("X-Txid", "").encode("latin-1"))
+        position = parse_position(response.headers.get("X-Txid", "").encode("latin-1"))
         if position is not None:
             self._freshness.note(scope, position)
 

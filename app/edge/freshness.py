@@ -42,10 +42,10 @@ class Freshness:
     def wish_of(self, scope: Scope) -> Wish | None:
         """What this request has to find; None when any state will do."""
         headers = dict(scope["headers"])
-        told = read_position(headers.get(_TXID))
+        told = parse_position(headers.get(_TXID))
         if told is not None:
             return Wish(told)
-        remembered, held = self._remembered(headers), read_position(_cookie(headers.get(_COOKIE_HEADER)))
+        remembered, held = self._remembered(headers), parse_position(_cookie(headers.get(_COOKIE_HEADER)))
         # A browser may have refused the cookie of the last write.
         if held is None or (remembered is not None and remembered.position is None):
             return remembered
@@ -89,7 +89,7 @@ def handing_out(scope: Scope, send: Send) -> Send:
     return with_cookie
 
 
-def read_position(text: bytes | None) -> Position | None:
+def parse_position(text: bytes | None) -> Position | None:
     """The position in a token; None for what is none."""
     epoch, _, sequence = (text or b"").decode("latin-1").rpartition("-")
     if not (epoch.isalnum() and epoch.isascii() and len(epoch) <= EPOCH_CHARACTERS):

@@ -32,6 +32,7 @@ PROBE_AFTER_SECONDS, PROBE_EVERY_SECONDS, PROBES = 10, 5, 3
 
 PREFIX = "/peer/"
 PING = "/peer/ping"
+POSITION = "/peer/position"
 SIGNATURE = "litehouse-signature"
 
 # Answers a question of the machine named.

@@ -20,7 +20,7 @@ from app.edge.freshness import Freshness
 from app.edge.http import MOVED, read_body
 from app.edge.node import MAX_LAG_SECONDS, Node
 from app.edge.peer_port import method_of
-from app.edge.peers import Peers
+from app.edge.peers import POSITION, Peers
 from app.edge.placement import Home, Place, Placement
 from app.errors import RESTING_ON_ROWS, AppError, Unavailable
 from app.regions import FLY, OFF
@@ -67,11 +67,17 @@ class Placer:
         elsewhere = await self._find_elsewhere(placement, scope)
         if elsewhere is not None:
             await self._move(elsewhere, scope, receive, send, until)
-        elif self._node.is_primary or placement.place is not Place.ANYWHERE:
+        elif self._node.is_primary or placement.place is Place.HERE:
             send = freshness.handing_out(scope, send)
             await (await respond(scope, receive, send))(scope, receive, send)
+        elif (kept := await self._try(respond, scope, receive, send)) is None:
+            return
+        elif placement.place is Place.ANYWHERE:
+            await self._move(self._peers.primary, scope, kept.again(), send, until)
         else:
-            await self._try(respond, scope, receive, send, until)
+            await self._catch_up(until)
+            again = kept.again()
+            await (await respond(scope, again, send))(scope, again, send)
 
     # -- where ------------------------------------------------------------------------------------------
 
@@ -115,19 +121,30 @@ class Placer:
 
     # -- here -------------------------------------------------------------------------------------------
 
-    async def _try(self, respond: Respond, scope: Scope, receive: Receive, send: Send, until: float) -> None:
-        """Answer with what the replica finds, and leave a refusal that rests on it to the primary."""
+    async def _try(self, respond: Respond, scope: Scope, receive: Receive, send: Send) -> "_Kept | None":
+        """Answer with what the replica finds; where that is a refusal that rests on rows, what was read of the body."""
         kept, begun = _Kept(receive), _Begun(send)
         try:
             response = await respond(scope, kept, begun)
             if response.status_code not in RESTING_ON_ROWS:
                 await response(scope, kept, begun)
-                return
+                return None
         except AppError as error:
             if error.certain or begun.begun:
                 raise
         scope.pop("rate_headers", None)
-        await self._move(self._peers.primary, scope, kept.again(), send, until)
+        return kept
+
+    async def _catch_up(self, until: float) -> None:
+        """Come as far as the primary is now: what is refused after that, the primary would refuse too.
+
+        For a home, which cannot leave its refusals to the primary. Unavailable when it cannot be asked, or is too
+        far ahead.
+        """
+        said = await self._peers.ask(self._peers.at(self._peers.primary), POSITION)
+        position = freshness.parse_position(said)
+        if position is None or not await self._node.wait_for(position, max(0.0, until - time.monotonic())):
+            raise Unavailable("This machine is behind the primary")
 
     # -- elsewhere --------------------------------------------------------------------------------------
 

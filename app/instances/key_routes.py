@@ -124,7 +124,7 @@ async def delete(request: Request) -> Response:
         before = await hub.find(request.path_params["key"])
         known = _known_seq(request, hub, before)
         if before is None:
-            raise NotFound(NO_KEY)
+            raise NotFound(NO_KEY, certain=True)
         await _make(hub, Delete(before.key, known), entered.caller)
     return json_response(Done())
 
@@ -133,7 +133,7 @@ async def _make(hub: Hub, change: Set | Delete, caller: Caller) -> None:
     try:
         await make(hub, [change], caller)
     except Conflict as conflict:
-        raise PreconditionFailed(CHANGED) from conflict
+        raise PreconditionFailed(CHANGED, certain=True) from conflict
 
 
 def _key_to_set(request: Request) -> str:
@@ -155,7 +155,7 @@ def _known_seq(request: Request, hub: Hub, stored: Entry | None) -> int | None:
     else:
         return None
     if refused:
-        raise PreconditionFailed(CHANGED)
+        raise PreconditionFailed(CHANGED, certain=True)
     return seq
 
 
@@ -167,6 +167,6 @@ def _names(header: bytes, etag: str) -> bool:
 
 def _entry_response(request: Request, hub: Hub, held: Entry | None, status: int = 200) -> Response:
     if held is None:
-        raise NotFound(NO_KEY)
+        raise NotFound(NO_KEY, certain=True)
     view = KeyView(held.key, held.value, held.attributes, held.updated_at_ms, held.seq)
     return etag_response(request, view, etag_of(hub, held.seq), status)

@@ -67,8 +67,8 @@ async def make(hub: Hub, changes: Sequence[Change], caller: Caller, op_id: str |
     except Refusal as refusal:
         kind = _KINDS.get(refusal.frame_code, Invalid)
         if refusal.key is None:
-            raise kind(refusal.message) from refusal
-        raise kind(refusal.message, details=f"key {refusal.key}") from refusal
+            raise kind(refusal.message, certain=True) from refusal
+        raise kind(refusal.message, certain=True, details=f"key {refusal.key}") from refusal
 
 
 def operation_of(request: Request) -> str | None:

@@ -181,9 +181,11 @@ def test_the_peer_port_is_open_until_the_last_instance_is_closed(tmp_path: Path)
         instance = cluster.instance(alice, cluster.project(alice))["id"]
         cluster.ask(0, alice, "PUT", f"/api/instances/{instance}/keys/a", {"value": 1})
         watching.start()
-        assert member.stop() == 0
-        over.set()
-        watching.join()
+        try:
+            assert member.stop() == 0
+        finally:
+            over.set()
+            watching.join()
         assert (True, False) in seen
         assert (False, True) not in seen
     finally:

@@ -10,10 +10,12 @@ from starlette.responses import Response
 from app import errors
 from app.edge import placer
 from app.edge.http import json_response, read_body
-from app.edge.placement import anywhere
+from app.edge.peers import POSITION
+from app.edge.placement import Home, anywhere, at_home
 from app.edge.router import Route
+from app.edge.transaction import Position
 from app.errors import AppError
-from tests.cluster.pair import client, pair
+from tests.cluster.pair import EPOCH, client, pair, until
 
 pytestmark = pytest.mark.anyio
 
@@ -126,3 +128,33 @@ async def test_many_at_once_find_each_its_own_answer() -> None:
     async with pair(refusing(lambda: errors.NotFound("no"))) as both, client(both.replica) as asking:
         answers = await asyncio.gather(*(asking.post("/asked", content=b"x" * size) for size in range(200)))
         assert [answer.json()["size"] for answer in answers] == list(range(200))
+
+
+async def test_a_home_refuses_once_it_has_come_as_far_as_the_primary() -> None:
+    """What is asked of a home cannot go to the primary: the home waits for what the primary holds by now."""
+
+    async def answer(request: Request) -> Response:
+        node, body = request.scope["state"]["node"], await read_body(request)
+        if node.position.sequence < 4:
+            raise errors.Forbidden("no")
+        return json_response({"machine": node.machine, "size": len(body)})
+
+    async def home_of(name: str) -> Home | None:
+        return Home("ams", "m2")
+
+    async def position(question: bytes, machine: str) -> bytes:
+        return b"e1-%d" % sequence
+
+    routes = [Route("POST", "/home/{id}", at_home(by="path"), answer)]
+    async with pair(routes, home_of=home_of) as both, client(both.primary) as asking:
+        sequence, node = 4, both.replica.node
+        both.primary.peers.answers[POSITION] = position
+        asked = asyncio.create_task(asking.post("/home/a", content=b"xyz"))
+        await until(lambda: bool(node._waiters))
+        node.advance(Position(EPOCH, 4))
+        assert (await asked).json() == {"machine": "m2", "size": 3}
+        # It is as far as the primary, and it is no.
+        node.position, sequence = Position(EPOCH, 3), 3
+        assert (await asking.post("/home/a")).status_code == 403
+        del both.primary.peers.answers[POSITION]
+        assert (await asking.post("/home/a")).status_code == 503
