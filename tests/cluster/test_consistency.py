@@ -22,6 +22,7 @@ STEPS = st.lists(
         st.tuples(st.just("write"), MACHINES),
         st.tuples(st.just("read"), MACHINES),
         st.tuples(st.just("rename"), MACHINES),
+        st.tuples(st.just("tell"), MACHINES),
         st.tuples(st.just("new key"), MACHINES),
     ),
     min_size=3,
@@ -38,6 +39,7 @@ class Caller:
         self.cluster = cluster
         self.person: Person = cluster.person()
         self.credential: Person | Key = self.person
+        self.friend = cluster.person()
         self.projects: dict[str, str] = {}
         self.token: dict[str, str] = {}
         self.wrote = 0.0
@@ -56,7 +58,10 @@ class Caller:
 
     def write(self, member: int) -> None:
         name = f"project {next(_numbers)}"
-        self.projects[self.ask(member, "POST", "/api/projects", {"name": name})["id"]] = name
+        made = self.ask(member, "POST", "/api/projects", {"name": name})["id"]
+        let_in = {"targetType": "user", "targetId": self.friend.id, "permission": "read"}
+        self.ask(member, "POST", f"/api/projects/{made}/shares", let_in)
+        self.projects[made] = name
 
     def rename(self, member: int) -> None:
         for project in list(self.projects)[-1:]:
@@ -69,6 +74,13 @@ class Caller:
         assert {project["id"]: project["name"] for project in listed} == self.projects
         for project, name in list(self.projects.items())[-1:]:
             assert self.ask(member, "GET", f"/api/projects/{project}")["name"] == name
+
+    def tell(self, member: int) -> None:
+        """Somebody who knows nothing of positions comes with what it was told: that is never refused."""
+        for project in list(self.projects)[-1:]:
+            for who in (self.friend, self.credential):
+                answer = self.cluster.ask(member, who, "GET", f"/api/projects/{project}")
+                assert answer.status_code == 200, f"{member}: {answer.status_code} {answer.text}"
 
     def take_new_key(self, member: int) -> None:
         """Go on with a key that no copy has heard of."""
@@ -104,6 +116,8 @@ def _apply(cluster: Cluster, caller: Caller, step: tuple[str, int]) -> None:
         caller.write(member)
     elif what == "rename":
         caller.rename(member)
+    elif what == "tell":
+        caller.tell(member)
     elif what == "new key":
         caller.take_new_key(member)
     else:
@@ -118,6 +132,7 @@ def test_who_says_how_far_it_has_come_finds_it_everywhere(cluster: Cluster, step
     for step in steps:
         _apply(cluster, caller, step)
     for member in range(3):
+        caller.tell(member)
         caller.read(member)
 
 
