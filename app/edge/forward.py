@@ -54,9 +54,9 @@ class Forwarder:
         self._peers = peers
         self._freshness = freshness
 
-    async def forward(self, peer: Peer, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer as `peer` does. Unavailable when it cannot be reached."""
-        headers = self._headers(scope)
+    async def forward(self, peer: Peer, scope: Scope, receive: Receive, send: Send, waited: float) -> None:
+        """Answer as `peer` does. Unavailable when it cannot be reached. The request has `waited` so many seconds."""
+        headers = self._headers(scope, round(waited * 1000))
         if scope["type"] == "websocket":
             await dig(peer, scope, [*headers, *UPGRADING], send)
             return
@@ -75,10 +75,10 @@ class Forwarder:
             gone.cancel()
             await asyncio.wait((relay, gone))
 
-    def _headers(self, scope: Scope) -> Headers:
+    def _headers(self, scope: Scope, waited_ms: int) -> Headers:
         """The request's own, and the passport: who asks is known here."""
         passport = self._peers.seal.passport(
-            method_of(scope), target_of(scope), client_address(HTTPConnection(scope)), scope["request_id"]
+            method_of(scope), target_of(scope), client_address(HTTPConnection(scope)), scope["request_id"], waited_ms
         )
         given = [field for field in _end_to_end(scope["headers"]) if field[0] not in (PASSPORT.encode(), b"expect")]
         return [*given, (PASSPORT.encode(), passport.encode())]

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.edge.http import MOVED, json_response, read_body
+from app.edge.job import waited_before
 from app.edge.peers import ANSWER_BYTES, PREFIX, SIGNATURE, Peers
 from app.edge.upgrade import WEBSOCKET
 from app.errors import AppError, NotFound, Unauthenticated, body
@@ -51,6 +52,7 @@ class PeerPort:
         except ValueError:
             scope["client"] = None
         scope["request_id"] = passport.request_id
+        waited_before.set(passport.waited_seconds)
         scope[MOVED] = passport.machine
 
     async def _answer(self, request: Request) -> Response:

@@ -18,6 +18,7 @@ from app.edge import freshness, replay
 from app.edge.forward import Forwarder
 from app.edge.freshness import Freshness
 from app.edge.http import MOVED, read_body
+from app.edge.job import waited_before
 from app.edge.node import MAX_LAG_SECONDS, Node
 from app.edge.peer_port import method_of
 from app.edge.peers import POSITION, Peers
@@ -62,6 +63,8 @@ class Placer:
 
     async def place(self, placement: Placement, respond: Respond, scope: Scope, receive: Receive, send: Send) -> None:
         until = time.monotonic() + WAIT_SECONDS
+        if self._mode == FLY:
+            waited_before.set(replay.seconds_since(scope["headers"]))
         if placement.place is Place.AT_HOME and placement.by == "body":
             receive = await _read_ahead(scope, receive, placement.limit)
         elsewhere = await self._find_elsewhere(placement, scope)
@@ -162,7 +165,8 @@ class Placer:
                 self._freshness.note(scope, None)
             await replay.replay(home, until - time.monotonic())(scope, receive, send)
         else:
-            await self._forwarder.forward(self._peers.at(home), scope, receive, send)
+            waited = WAIT_SECONDS - (until - time.monotonic())
+            await self._forwarder.forward(self._peers.at(home), scope, receive, send, waited)
 
 
 class _Kept:

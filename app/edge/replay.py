@@ -4,6 +4,8 @@ https://fly.io/docs/networking/dynamic-request-routing/: the proxy holds back up
 that was not accepted, and hands it back with `fly-replay-failed` when nobody was reached in time.
 """
 
+import re
+import time
 from collections.abc import Iterable
 from http import HTTPStatus
 
@@ -16,6 +18,7 @@ REPLAYED_BYTES = 1 << 20
 LENGTH_DIGITS = 15
 REPLAY_SECONDS = 5.0
 
+_TIME = re.compile(rb"(?:^|;)t=(\d{1,17})(?:;|$)")
 _SOURCE, _FAILED = b"fly-replay-src", b"fly-replay-failed"
 
 
@@ -36,6 +39,14 @@ def replay(home: Home, seconds: float) -> Response:
     seconds = min(REPLAY_SECONDS, max(0.001, seconds))
     wish = f"{target};timeout={round(seconds * 1000)}ms;fallback=force_self"
     return Response(None, HTTPStatus.CONFLICT, {"fly-replay": wish})
+
+
+def seconds_since(headers: Iterable[tuple[bytes, bytes]]) -> float:
+    """How long ago another machine asked for the replay; 0 when none did."""
+    for name, value in headers:
+        if name == _SOURCE and (found := _TIME.search(value)):
+            return min(REPLAY_SECONDS, max(0.0, time.time() - int(found[1]) / 1_000_000))
+    return 0.0
 
 
 def was_replayed(headers: Iterable[tuple[bytes, bytes]]) -> bool:

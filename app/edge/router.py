@@ -33,11 +33,11 @@ class Route(NamedTuple):
         return "GET" if self.method == WEBSOCKET else self.method
 
 
-async def respond(scope: Scope, receive: Receive, send: Send) -> Response:
+def respond(scope: Scope, receive: Receive, send: Send) -> Awaitable[Response]:
     """What the endpoint of the route that was found says."""
     request_type = Handshake if scope["type"] == "websocket" else Request
     route: Route = scope["route"]
-    return await route.endpoint(request_type(scope, receive, send))
+    return route.endpoint(request_type(scope, receive, send))
 
 
 class Router:

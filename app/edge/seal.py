@@ -24,6 +24,8 @@ NONCE_BYTES = 12
 MAC_BYTES = 32
 TEXT_CHARACTERS = 4_096
 NONCES = 200_000
+# Nobody waits longer on the way; what is more is the difference of two clocks.
+MOST_WAITED_MS = 4_000
 
 
 class Sealed(msgspec.Struct, frozen=True, array_like=True):
@@ -36,10 +38,16 @@ class Sealed(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Passport(Sealed, frozen=True, array_like=True):
-    """The client's address and the request's id, as the machine knew them that forwards."""
+    """The client's address and the request's id, as the machine knew them that forwards, and how long it waited."""
 
     client: str
     request_id: str
+    waited_ms: int
+
+    @property
+    def waited_seconds(self) -> float:
+        """Until now, as far as the two clocks agree."""
+        return (self.waited_ms + min(MOST_WAITED_MS, max(0, now_ms() - self.at_ms))) / 1000
 
 
 class Signature(Sealed, frozen=True, array_like=True):
@@ -57,8 +65,8 @@ class Seal:
         self._machine = machine
         self._seen: dict[bytes, float] = {}
 
-    def passport(self, method: str, target: bytes, client: str, request_id: str) -> str:
-        return self._make(Passport(self._machine, now_ms(), method, _digest(target), client, request_id))
+    def passport(self, method: str, target: bytes, client: str, request_id: str, waited_ms: int = 0) -> str:
+        return self._make(Passport(self._machine, now_ms(), method, _digest(target), client, request_id, waited_ms))
 
     def signature(self, method: str, target: bytes, body: bytes) -> str:
         nonce = secrets.token_bytes(NONCE_BYTES)

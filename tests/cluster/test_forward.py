@@ -12,9 +12,10 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from app.edge import peers
+from app.edge import freshness, peers
 from app.edge.freshness import COOKIE
 from app.edge.http import client_address, json_response, read_body
+from app.edge.job import waited_before
 from app.edge.placement import Home, anywhere, at_home, at_primary, here
 from app.edge.router import Route
 from app.errors import Conflict, NotFound
@@ -107,6 +108,11 @@ async def break_off(request: Request) -> Response:
     return StreamingResponse(pieces())
 
 
+async def waited(request: Request) -> Response:
+    """How long the request has waited before it came here."""
+    return json_response({"waited": waited_before.get()})
+
+
 async def clash(request: Request) -> Response:
     """A refusal of the primary's."""
     raise Conflict("taken", limit=3)
@@ -123,6 +129,7 @@ ROUTES = (
     Route("POST", "/take", at_primary, take),
     Route("GET", "/take", at_primary, take),
     Route("GET", "/where", anywhere, where),
+    Route("GET", "/waited", anywhere, waited),
     Route("GET", "/here", here, where),
     Route("GET", "/pour", at_primary, pour),
     Route("GET", "/tick", at_primary, tick),
@@ -393,6 +400,14 @@ async def test_a_read_waits_for_the_position_that_its_caller_names(token: str, w
     async with pair(ROUTES) as both, client(both.replica) as asking:
         for headers in ({"X-Txid": token}, {"Cookie": f"a=1; {COOKIE}={token}"}):
             assert (await asking.get("/where", headers=headers)).json() == {"machine": wanted}
+
+
+async def test_the_wait_for_a_position_counts_at_the_primary_too() -> None:
+    """Nobody waits longer than eight seconds in all, also in the primary's queue."""
+    async with pair(ROUTES) as both, client(both.replica) as asking:
+        assert (await asking.get("/waited")).json()["waited"] == 0
+        said = (await asking.get("/waited", headers={"X-Txid": "e1-9"})).json()
+        assert freshness.WAIT_SECONDS <= said["waited"] < freshness.WAIT_SECONDS + 3
 
 
 async def test_a_read_goes_on_here_as_soon_as_the_position_has_come() -> None:

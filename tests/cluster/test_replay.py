@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import pytest
+import time_machine
 from starlette.requests import Request
 from starlette.responses import Response
 from websockets.asyncio.client import connect
@@ -13,6 +14,7 @@ from websockets.exceptions import InvalidStatus
 from app.edge.database import written_position
 from app.edge.freshness import COOKIE
 from app.edge.placement import Home, anywhere, at_home, at_primary
+from app.edge.replay import REPLAY_SECONDS, seconds_since
 from app.edge.router import Route
 from app.edge.transaction import Position
 from app.edge.upgrade import WEBSOCKET
@@ -25,6 +27,7 @@ from tests.edge.echoing import echo
 pytestmark = pytest.mark.anyio
 
 MEGABYTE = 1 << 20
+AT = 1_800_000_000
 
 
 async def write(request: Request) -> Response:
@@ -198,3 +201,20 @@ async def test_a_caller_with_cookies_is_told_in_a_cookie_how_far_it_has_come(edg
                 f"{COOKIE}=e1-5; Path=/; Max-Age=300; Secure; HttpOnly; SameSite=None"
             )
             assert "set-cookie" not in (await asking.get("/where", headers={"Cookie": "session=1"})).headers
+
+
+@pytest.mark.parametrize(
+    ("source", "seconds"),
+    [
+        (b"instance=m2;region=ams;t=%d", 2.0),
+        (b"t=%d;instance=m2", 2.0),
+        (b"instance=m2", 0.0),
+        (b"t=", 0.0),
+        (b"t=12345", REPLAY_SECONDS),
+    ],
+)
+def test_how_long_a_replay_took_is_known_from_where_it_came(source: bytes, seconds: float) -> None:
+    with time_machine.travel(AT, tick=False):
+        said = source % ((AT - 2) * 1_000_000) if b"%d" in source else source
+        assert seconds_since([(b"host", b"x"), (b"fly-replay-src", said)]) == seconds
+        assert seconds_since([(b"host", b"x")]) == 0
