@@ -86,16 +86,21 @@ class Forwarder:
     async def _relay(self, peer: Peer, scope: Scope, headers: Headers, upload: "_Upload", send: Send) -> None:
         import aiohttp
 
+        response: aiohttp.ClientResponse | None = None
         try:
-            async with await self._ask(peer, scope, headers, upload) as response:
-                self._note(scope, response)
-                kept = [field for field in _end_to_end(response.raw_headers) if not _is_of_the_front(field)]
-                await send({"type": "http.response.start", "status": response.status, "headers": kept})
-                async for chunk in response.content.iter_any():
-                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
+            response = await self._ask(peer, scope, headers, upload)
+            self._note(scope, response)
+            kept = [field for field in _end_to_end(response.raw_headers) if not _is_of_the_front(field)]
+            await send({"type": "http.response.start", "status": response.status, "headers": kept})
+            async for chunk in response.content.iter_any():
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise unreachable(peer) from error
+        finally:
+            # Once the answer is whole its connection has gone back already; a body that nobody wanted is let go.
+            if response is not None:
+                response.close()
 
     async def _ask(self, peer: Peer, scope: Scope, headers: Headers, upload: "_Upload") -> "aiohttp.ClientResponse":
         """The head of the answer, however long that takes, as long as the other machine lives."""

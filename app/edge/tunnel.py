@@ -47,22 +47,23 @@ Headers = list[tuple[bytes, bytes]]
 async def dig(peer: Peer, scope: Scope, headers: Headers, send: Send) -> None:
     """Ask `peer` for the upgrade; pass its refusal on, or join the two connections. Unavailable without an answer."""
     far = await _connect(peer)
+    joined = False
     try:
         far.ask(target_of(scope), headers)
         async with asyncio.timeout(ANSWER_SECONDS):
             await far.answered
-        if far.status != 101:
+        if far.status == 101:
+            await send({"type": "websocket.accept", "subprotocol": far.subprotocol, "headers": far.kept_headers()})
+            near = Near(far)
+            opening_of(scope).open().hand_over(near)
+            near.begin()
+            joined = True
+        else:
             await _refusal(far)(scope, _nothing, send)
-            return
-        await send({"type": "websocket.accept", "subprotocol": far.subprotocol, "headers": far.kept_headers()})
-        near = Near(far)
-        opening_of(scope).open().hand_over(near)
-        near.begin()
-        far = None  # type: ignore[assignment]
     except TimeoutError as error:
         raise unreachable(peer) from error
     finally:
-        if far is not None:
+        if not joined:
             far.transport.abort()
 
 
@@ -111,9 +112,10 @@ class Far(asyncio.Protocol):
         """From now on what comes is the client's."""
         self._near = near
         early, self.early = self.early, b""
+        # First, so that a client who does not take even this can stop it again.
+        self.transport.resume_reading()
         if early:
             near.pass_on(early)
-        self.transport.resume_reading()
 
     # -- the answer ------------------------------------------------------------------------------------
 
@@ -165,7 +167,7 @@ class Far(asyncio.Protocol):
             self._near.far_lost()
 
     def pause_writing(self) -> None:
-        if self._near is not None:
+        if self._near is not None and not self._near.transport.is_closing():
             self._near.transport.pause_reading()
 
     def resume_writing(self) -> None:
@@ -223,7 +225,11 @@ class Near(asyncio.Protocol):
         if self._ending:
             return
         self._ending = True
-        if not self._frames.between or self._frames.closed or self.transport.is_closing():
+        if self._frames.closed or self.transport.is_closing():
+            self.transport.close()
+            return
+        if not self._frames.between:
+            # In the middle of a frame there is no room for a word of ours.
             self.transport.abort()
             return
         self.transport.write(framing.frame_close(code, reason))
@@ -245,7 +251,8 @@ class Near(asyncio.Protocol):
         self._far.transport.close()
 
     def pause_writing(self) -> None:
-        self._far.transport.pause_reading()
+        if not self._far.transport.is_closing():
+            self._far.transport.pause_reading()
 
     def resume_writing(self) -> None:
         if not self._far.transport.is_closing():

@@ -225,8 +225,26 @@ async def test_the_limit_is_the_destinations_and_the_refused_body_does_not_trave
         answer = await asking.post("/take", content=b"x" * (LIMIT + 1))
         assert (answer.status_code, answer.json()["actual"]) == (413, LIMIT + 1)
         assert line[0].bytes_up < 10_000
+        # Nothing waits for the rest of it.
+        await until(lambda: both.replica.observed == [("/take", 413)])
     for proxy in line:
         proxy.close()
+
+
+async def test_a_connection_between_machines_serves_many_requests() -> None:
+    lines: list[DelayProxy] = []
+
+    def between(port: int) -> int:
+        lines.append(DelayProxy(port))
+        return lines[-1].port
+
+    async with pair(ROUTES, between=between) as both, client(both.replica) as asking:
+        for _ in range(10):
+            assert (await asking.post("/take", content=b"x")).status_code == 201
+            assert (await asking.get("/zipped")).status_code == 200
+        assert lines[0].connections == 1
+    for line in lines:
+        line.close()
 
 
 async def test_a_client_that_reads_slowly_holds_the_other_machine_up() -> None:
