@@ -209,6 +209,8 @@ def _problems(settings: Settings, reader: _Reader) -> list[str]:
         problems.append(f"DURABLE_ACK: expected off, core or all, got {settings.durable_ack!r}")
     if settings.durable_ack != DURABLE_OFF and not settings.backup_url:
         problems.append("DURABLE_ACK needs LITESTREAM_REPLICA_URL")
+    if settings.regions.clustered and settings.port == settings.regions.peer_port:
+        problems.append("PEER_PORT: expected another port than PORT")
     for network in settings.outbound_allow:
         try:
             ipaddress.ip_network(network)

@@ -7,12 +7,12 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from typing import TYPE_CHECKING
 
-from starlette.requests import ClientDisconnect, HTTPConnection
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from app.edge.freshness import Freshness, parse_position
-from app.edge.http import client_address
-from app.edge.peer_port import PASSPORT, method_of, target_of
+from app.edge.http import method_of, target_of
+from app.edge.peer_port import PASSPORT
 from app.edge.peers import CONNECT_SECONDS, Peers, unreachable
 from app.edge.tunnel import dig
 from app.regions import Peer
@@ -56,7 +56,7 @@ class Forwarder:
 
     async def forward(self, peer: Peer, scope: Scope, receive: Receive, send: Send, waited: float) -> None:
         """Answer as `peer` does. Unavailable when it cannot be reached. The request has `waited` so many seconds."""
-        headers = self._headers(scope, round(waited * 1000))
+        headers = self._headers(scope, waited)
         if scope["type"] == "websocket":
             await dig(peer, scope, [*headers, *UPGRADING], send)
             return
@@ -75,11 +75,9 @@ class Forwarder:
             gone.cancel()
             await asyncio.wait((relay, gone))
 
-    def _headers(self, scope: Scope, waited_ms: int) -> Headers:
+    def _headers(self, scope: Scope, waited: float) -> Headers:
         """The request's own, and the passport: who asks is known here."""
-        passport = self._peers.seal.passport(
-            method_of(scope), target_of(scope), client_address(HTTPConnection(scope)), scope["request_id"], waited_ms
-        )
+        passport = self._peers.passport(scope, waited)
         given = [field for field in _end_to_end(scope["headers"]) if field[0] not in (PASSPORT.encode(), b"expect")]
         return [*given, (PASSPORT.encode(), passport.encode())]
 

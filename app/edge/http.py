@@ -12,6 +12,7 @@ from urllib.parse import unquote_plus
 import msgspec
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
+from starlette.types import Scope
 
 from app.edge.clock import parse_instant
 from app.edge.database import Database
@@ -57,6 +58,19 @@ def client_address(request: HTTPConnection) -> str:
         except ValueError:
             pass
     return request.client.host if request.client else "unknown"
+
+
+def method_of(scope: Scope) -> str:
+    """What stands in the first line of a request: an upgrade is asked for with GET."""
+    method: str = "GET" if scope["type"] == "websocket" else scope["method"]
+    return method
+
+
+def target_of(scope: Scope) -> bytes:
+    """The path and the query as they came."""
+    query: bytes = scope["query_string"]
+    raw: bytes = scope["raw_path"]
+    return raw + b"?" + query if query else raw
 
 
 async def read_body(request: Request, limit: int = BODY_BYTES) -> bytes:

@@ -10,10 +10,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.edge.http import MOVED, json_response, read_body
+from app.edge.http import MOVED, json_response, method_of, read_body, target_of
 from app.edge.job import waited_before
 from app.edge.peers import ANSWER_BYTES, PREFIX, SIGNATURE, Peers
-from app.edge.upgrade import WEBSOCKET
 from app.errors import AppError, NotFound, Unauthenticated, body
 
 PASSPORT = "litehouse-passport"
@@ -45,8 +44,7 @@ class PeerPort:
 
     def _admit(self, scope: Scope) -> None:
         """Take the word of the machine that forwards. Unauthenticated without a good passport."""
-        method = "GET" if scope["type"] == "websocket" else scope["method"]
-        passport = self._peers.seal.read_passport(_take_header(scope, PASSPORT), method, target_of(scope))
+        passport = self._peers.seal.read_passport(_take_header(scope, PASSPORT), method_of(scope), target_of(scope))
         try:
             scope["client"] = (str(ipaddress.ip_address(passport.client)), 0)
         except ValueError:
@@ -64,18 +62,6 @@ class PeerPort:
         if answer is None:
             raise NotFound("No machine answers that", certain=True)
         return Response(await answer(question, signature.machine), media_type="application/octet-stream")
-
-
-def target_of(scope: Scope) -> bytes:
-    """What stands in the first line of a request."""
-    query: bytes = scope["query_string"]
-    raw: bytes = scope["raw_path"]
-    return raw + b"?" + query if query else raw
-
-
-def method_of(scope: Scope) -> str:
-    method: str = scope["method"]
-    return "GET" if method == WEBSOCKET else method
 
 
 def _take_header(scope: Scope, wanted: str) -> str:

@@ -10,7 +10,10 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import structlog
+from starlette.requests import HTTPConnection
+from starlette.types import Scope
 
+from app.edge.http import client_address, method_of, target_of
 from app.edge.placement import Home
 from app.edge.seal import Seal
 from app.errors import Unavailable
@@ -67,6 +70,11 @@ class Peers:
             if peer.machine == home.machine or (home.machine is None and peer.region == home.region):
                 return peer
         raise Unavailable(f"No machine is known in {home.region}")
+
+    def passport(self, scope: Scope, waited: float) -> str:
+        """What goes with a request that has `waited` so many seconds here, and is answered elsewhere."""
+        client = client_address(HTTPConnection(scope))
+        return self.seal.passport(method_of(scope), target_of(scope), client, scope["request_id"], round(waited * 1000))
 
     async def ask(self, peer: Peer, path: str, body: bytes = b"", *, seconds: float = ASK_SECONDS) -> bytes:
         """What a peer answers to a question. Unavailable when it cannot be reached, is not ready or refuses."""

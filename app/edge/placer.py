@@ -17,13 +17,12 @@ from starlette.types import Message, Receive, Scope, Send
 from app.edge import freshness, replay
 from app.edge.forward import Forwarder
 from app.edge.freshness import Freshness
-from app.edge.http import MOVED, read_body
+from app.edge.http import MOVED, method_of, read_body, target_of
 from app.edge.job import waited_before
 from app.edge.node import MAX_LAG_SECONDS, Node
-from app.edge.peer_port import method_of
 from app.edge.peers import POSITION, Peers
 from app.edge.placement import Home, Place, Placement
-from app.errors import RESTING_ON_ROWS, AppError, Unavailable
+from app.errors import RESTING_ON_ROWS, AppError, Unauthenticated, Unavailable
 from app.regions import FLY, OFF
 
 # What a request may wait in all for freshness, replay and queue.
@@ -64,7 +63,7 @@ class Placer:
     async def place(self, placement: Placement, respond: Respond, scope: Scope, receive: Receive, send: Send) -> None:
         until = time.monotonic() + WAIT_SECONDS
         if self._mode == FLY:
-            waited_before.set(replay.seconds_since(scope["headers"]))
+            self._recognise(scope)
         if placement.place is Place.AT_HOME and placement.by == "body":
             receive = await _read_ahead(scope, receive, placement.limit)
         elsewhere = await self._find_elsewhere(placement, scope)
@@ -78,7 +77,7 @@ class Placer:
         elif placement.place is Place.ANYWHERE:
             await self._move(self._peers.primary, scope, kept.again(), send, until)
         else:
-            await self._catch_up(until)
+            await self.catch_up(until)
             again = kept.again()
             await (await respond(scope, again, send))(scope, again, send)
 
@@ -122,6 +121,15 @@ class Placer:
             return False
         return await self._node.wait_for(wish.position, freshness.WAIT_SECONDS)
 
+    def _recognise(self, scope: Scope) -> None:
+        """Take over what another machine said of a request that it had replayed here."""
+        state = replay.state_of(scope["headers"])
+        if state is not None:
+            with suppress(Unauthenticated):
+                passport = self._peers.seal.read_passport(state, method_of(scope), target_of(scope))
+                scope["request_id"] = passport.request_id
+                waited_before.set(passport.waited_seconds)
+
     # -- here -------------------------------------------------------------------------------------------
 
     async def _try(self, respond: Respond, scope: Scope, receive: Receive, send: Send) -> "_Kept | None":
@@ -138,7 +146,7 @@ class Placer:
         scope.pop("rate_headers", None)
         return kept
 
-    async def _catch_up(self, until: float) -> None:
+    async def catch_up(self, until: float) -> None:
         """Come as far as the primary is now: what is refused after that, the primary would refuse too.
 
         For a home, which cannot leave its refusals to the primary. Unavailable when it cannot be asked, or is too
@@ -160,12 +168,13 @@ class Placer:
             raise Unavailable("The primary is not ready yet")
         if self._mode == OFF:
             raise Unavailable("This request is for another machine, and REPLAY is off")
+        waited = WAIT_SECONDS - (until - time.monotonic())
         if on_fly and replay.fits(scope):
             if scope["type"] == "http" and method_of(scope) not in READING:
                 self._freshness.note(scope, None)
-            await replay.replay(home, until - time.monotonic())(scope, receive, send)
+            passport = self._peers.passport(scope, waited)
+            await replay.replay(home, WAIT_SECONDS - waited, passport)(scope, receive, send)
         else:
-            waited = WAIT_SECONDS - (until - time.monotonic())
             await self._forwarder.forward(self._peers.at(home), scope, receive, send, waited)
 
 

@@ -5,7 +5,6 @@ that was not accepted, and hands it back with `fly-replay-failed` when nobody wa
 """
 
 import re
-import time
 from collections.abc import Iterable
 from http import HTTPStatus
 
@@ -18,7 +17,7 @@ REPLAYED_BYTES = 1 << 20
 LENGTH_DIGITS = 15
 REPLAY_SECONDS = 5.0
 
-_TIME = re.compile(rb"(?:^|;)t=(\d{1,17})(?:;|$)")
+_STATE = re.compile(rb"(?:^|;)state=([A-Za-z0-9_-]{1,4096})(?:;|$)")
 _SOURCE, _FAILED = b"fly-replay-src", b"fly-replay-failed"
 
 
@@ -33,20 +32,20 @@ def fits(scope: Scope) -> bool:
     return length.isdigit() and len(length) <= LENGTH_DIGITS and int(length) <= REPLAYED_BYTES
 
 
-def replay(home: Home, seconds: float) -> Response:
-    """Take the request to `home`; after at most `seconds` without reaching it, back to this machine."""
+def replay(home: Home, seconds: float, state: str) -> Response:
+    """Take the request to `home`, with `state`; after at most `seconds` without reaching it, back to this machine."""
     target = f"instance={home.machine}" if home.machine else f"region={home.region}"
     seconds = min(REPLAY_SECONDS, max(0.001, seconds))
-    wish = f"{target};timeout={round(seconds * 1000)}ms;fallback=force_self"
+    wish = f"{target};state={state};timeout={round(seconds * 1000)}ms;fallback=force_self"
     return Response(None, HTTPStatus.CONFLICT, {"fly-replay": wish})
 
 
-def seconds_since(headers: Iterable[tuple[bytes, bytes]]) -> float:
-    """How long ago another machine asked for the replay; 0 when none did."""
+def state_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    """What the machine said with its wish that brought the request here."""
     for name, value in headers:
-        if name == _SOURCE and (found := _TIME.search(value)):
-            return min(REPLAY_SECONDS, max(0.0, time.time() - int(found[1]) / 1_000_000))
-    return 0.0
+        if name == _SOURCE and (found := _STATE.search(value)):
+            return found[1].decode()
+    return None
 
 
 def was_replayed(headers: Iterable[tuple[bytes, bytes]]) -> bool:

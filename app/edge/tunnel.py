@@ -17,7 +17,7 @@ from websockets.frames import CloseCode
 
 from app.edge import framing
 from app.edge.framing import Frames
-from app.edge.peer_port import target_of
+from app.edge.http import target_of
 from app.edge.peers import CONNECT_SECONDS, probe, unreachable
 from app.edge.upgrade import opening_of
 from app.regions import Peer

@@ -1,33 +1,34 @@
 """Replay: behind Fly's proxy a request is taken to another machine by an answer that says so."""
 
 import hashlib
+import json
 from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import pytest
-import time_machine
 from starlette.requests import Request
 from starlette.responses import Response
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
+from app.edge import freshness
 from app.edge.database import written_position
 from app.edge.freshness import COOKIE
 from app.edge.placement import Home, anywhere, at_home, at_primary
-from app.edge.replay import REPLAY_SECONDS, seconds_since
+from app.edge.replay import state_of
 from app.edge.router import Route
+from app.edge.seal import Seal
 from app.edge.transaction import Position
 from app.edge.upgrade import WEBSOCKET
 from app.errors import NotFound
 from tests.cluster.fly_proxy import Backend, FlyProxy
-from tests.cluster.pair import Pair, pair
-from tests.cluster.test_forward import take, where
+from tests.cluster.pair import Pair, client, pair
+from tests.cluster.test_forward import take, waited, where
 from tests.edge.echoing import echo
 
 pytestmark = pytest.mark.anyio
 
 MEGABYTE = 1 << 20
-AT = 1_800_000_000
 
 
 async def write(request: Request) -> Response:
@@ -52,6 +53,7 @@ ROUTES = (
     Route("POST", "/take", at_primary, take),
     Route("POST", "/write", at_primary, write),
     Route("GET", "/where", anywhere, where),
+    Route("GET", "/waited", anywhere, waited),
     Route("GET", "/find", anywhere, find),
     Route("GET", "/nowhere", anywhere, nowhere_found),
     Route("POST", "/body", at_home(by="body", name="instanceId", limit=8 * MEGABYTE), take),
@@ -98,7 +100,7 @@ async def test_a_write_is_replayed_at_the_primary(edge: Edge) -> None:
         assert (said["machine"], said["client"], said["query"]) == ("m1", "203.0.113.7", "a=1")
         assert said["hash"] == hashlib.sha256(body).hexdigest()
         assert len(proxy.replays) == 1
-        assert proxy.replays[0].startswith("region=fra;timeout=")
+        assert proxy.replays[0].startswith("region=fra;state=")
         assert proxy.replays[0].endswith("ms;fallback=force_self")
         assert [status for _, status in both.replica.observed] == [409]
 
@@ -203,18 +205,35 @@ async def test_a_caller_with_cookies_is_told_in_a_cookie_how_far_it_has_come(edg
             assert "set-cookie" not in (await asking.get("/where", headers={"Cookie": "session=1"})).headers
 
 
+async def test_a_replayed_request_keeps_its_id_and_what_it_has_waited(edge: Edge) -> None:
+    async with pair(ROUTES, "fly") as both:
+        edge.before(both)
+        async with edge.client() as asking:
+            answer = await asking.get("/waited", headers={"X-Txid": "e1-9"})
+            both.replica.requests.flush()
+            assert answer.headers["x-request-id"] == json.loads(both.replica.log.getvalue())["request_id"]
+            assert freshness.WAIT_SECONDS <= answer.json()["waited"] < freshness.WAIT_SECONDS + 3
+
+
 @pytest.mark.parametrize(
-    ("source", "seconds"),
+    ("source", "state"),
     [
-        (b"instance=m2;region=ams;t=%d", 2.0),
-        (b"t=%d;instance=m2", 2.0),
-        (b"instance=m2", 0.0),
-        (b"t=", 0.0),
-        (b"t=12345", REPLAY_SECONDS),
+        (b"instance=m2;region=ams;t=1;state=abc-_1", "abc-_1"),
+        (b"state=abc;t=1", "abc"),
+        (b"t=1;state=", None),
+        (b"instance=m2;otherstate=a", None),
+        (b"state=" + b"a" * 5_000, None),
     ],
 )
-def test_how_long_a_replay_took_is_known_from_where_it_came(source: bytes, seconds: float) -> None:
-    with time_machine.travel(AT, tick=False):
-        said = source % ((AT - 2) * 1_000_000) if b"%d" in source else source
-        assert seconds_since([(b"host", b"x"), (b"fly-replay-src", said)]) == seconds
-        assert seconds_since([(b"host", b"x")]) == 0
+def test_the_state_of_a_replay_is_found_in_its_source(source: bytes, state: str | None) -> None:
+    assert state_of([(b"host", b"x"), (b"fly-replay-src", source)]) == state
+    assert state_of([(b"host", b"state=a")]) is None
+
+
+async def test_a_state_that_no_machine_has_signed_is_worth_nothing() -> None:
+    async with pair(ROUTES, "fly") as both, client(both.primary) as asking:
+        forged = Seal(("another-secret-of-another-machine",), "m2").passport("GET", b"/waited", "203.0.113.7", "mine")
+        for state in ("x", forged):
+            answer = await asking.get("/waited", headers={"fly-replay-src": f"instance=m2;state={state}"})
+            assert answer.headers["x-request-id"] != "mine"
+            assert answer.json()["waited"] == 0
