@@ -105,7 +105,8 @@ class FlyProxy(OwnLoop):
             line, headers = await _read_head(far_reader)
             if "fly-replay" in dict(headers):
                 return dict(headers)["fly-replay"]
-            writer.write(_head(line, [field for field in headers if asked.upgrade or field[0] != "connection"]))
+            passed = [field for field in headers if asked.upgrade or field[0] != "connection"]
+            writer.write(_head(line, [*passed, *connection]))
             await _pump(far_reader, writer)
             return None
         finally:
