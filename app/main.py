@@ -154,6 +154,9 @@ async def _open(
     ):
         running = asyncio.create_task(task)
         stack.push_async_callback(_end, running)
+    if placed.peers is not None:
+        # The first request that moves must not wait for a library.
+        await placed.peers.session()
     return {
         "settings": settings,
         "db": db,

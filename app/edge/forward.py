@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from app.edge.freshness import Freshness, parse_position
 from app.edge.http import method_of, target_of
 from app.edge.peer_port import PASSPORT
-from app.edge.peers import CONNECT_SECONDS, Peers, unreachable
+from app.edge.peers import CONNECT_SECONDS, Peers, require_believed, unreachable
 from app.edge.tunnel import dig
 from app.regions import Peer
 
@@ -87,6 +87,7 @@ class Forwarder:
         response: aiohttp.ClientResponse | None = None
         try:
             response = await self._ask(peer, scope, headers, upload)
+            require_believed(peer, response.status, response.raw_headers)
             self._note(scope, response)
             kept = [field for field in _end_to_end(response.raw_headers) if not _is_of_the_front(field)]
             await send({"type": "http.response.start", "status": response.status, "headers": kept})

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.edge.http import MOVED, json_response, method_of, read_body, target_of
 from app.edge.job import waited_before
-from app.edge.peers import ANSWER_BYTES, PREFIX, SIGNATURE, Peers
+from app.edge.peers import ANSWER_BYTES, PREFIX, SIGNATURE, STRANGER, Peers
 from app.errors import AppError, NotFound, Unauthenticated, body
 
 PASSPORT = "litehouse-passport"
@@ -37,8 +37,12 @@ class PeerPort:
             self._admit(scope)
         except ClientDisconnect:
             return
+        except Unauthenticated as error:
+            # Whoever forwards must not take this for the answer to its client.
+            await _refusal(error, STRANGER)(scope, receive, send)
+            return
         except AppError as error:
-            await _refusal(error)(scope, receive, send)
+            await _refusal(error, {})(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
@@ -74,5 +78,5 @@ def _take_header(scope: Scope, wanted: str) -> str:
     return text
 
 
-def _refusal(error: AppError) -> Response:
-    return json_response(body(error, ""), error.status, error.headers)
+def _refusal(error: AppError, headers: dict[str, str]) -> Response:
+    return json_response(body(error, ""), error.status, error.headers | headers)

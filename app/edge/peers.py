@@ -6,7 +6,8 @@ A question is a signed POST to `/peer/…` on the peer port; `edge/peer_port.py`
 import asyncio
 import importlib
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -37,6 +38,9 @@ PREFIX = "/peer/"
 PING = "/peer/ping"
 POSITION = "/peer/position"
 SIGNATURE = "litehouse-signature"
+
+# What the peer port says to whom it does not believe.
+STRANGER = {"WWW-Authenticate": "litehouse-peer"}
 
 # Answers a question of the machine named.
 Answer = Callable[[bytes, str], Awaitable[bytes]]
@@ -122,6 +126,14 @@ class Peers:
 
 def unreachable(peer: Peer) -> Unavailable:
     return Unavailable(f"The machine in {peer.region} cannot be reached")
+
+
+def require_believed(peer: Peer, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Unavailable when a peer does not know this machine: another secret, or a clock that is minutes off."""
+    refused = [(name.lower().encode(), value.encode()) for name, value in STRANGER.items()]
+    if status == HTTPStatus.UNAUTHORIZED and any((name.lower(), value) in refused for name, value in headers):
+        log.error("not_believed", peer=peer.machine or peer.region)
+        raise unreachable(peer)
 
 
 def _probed_socket(info: tuple[Any, ...]) -> socket.socket:

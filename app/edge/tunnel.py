@@ -18,7 +18,7 @@ from websockets.frames import CloseCode
 from app.edge import framing
 from app.edge.framing import Frames
 from app.edge.http import target_of
-from app.edge.peers import CONNECT_SECONDS, probe, unreachable
+from app.edge.peers import CONNECT_SECONDS, probe, require_believed, unreachable
 from app.edge.upgrade import opening_of
 from app.regions import Peer
 
@@ -52,6 +52,7 @@ async def dig(peer: Peer, scope: Scope, headers: Headers, send: Send) -> None:
         far.ask(target_of(scope), headers)
         async with asyncio.timeout(ANSWER_SECONDS):
             await far.answered
+        require_believed(peer, far.status, far.headers)
         if far.status == 101:
             await send({"type": "websocket.accept", "subprotocol": far.subprotocol, "headers": far.kept_headers()})
             near = Near(far)

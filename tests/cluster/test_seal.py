@@ -5,16 +5,20 @@ from collections.abc import Callable
 import httpx
 import pytest
 import time_machine
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 from app.edge import peer_port
 from app.edge.peers import PING, SIGNATURE, Peers
 from app.edge.placement import Home, at_primary
 from app.edge.router import Route
 from app.edge.seal import SEALED_SECONDS, Seal
+from app.edge.upgrade import WEBSOCKET
 from app.errors import Unauthenticated, Unavailable
 from app.regions import Peer, Regions
 from tests.cluster.pair import SECRET, client, pair
 from tests.cluster.test_forward import take
+from tests.edge.echoing import echo
 
 pytestmark = pytest.mark.anyio
 
@@ -153,6 +157,18 @@ async def test_the_peer_port_hears_nobody_without_a_good_signature() -> None:
         known = {peer_port.PASSPORT: seal.passport("POST", b"/take", "203.0.113.7", "id-9")}
         said = (await asking.post("/take", headers=known)).json()
         assert (said["client"], said["id"]) == ("203.0.113.7", "id-9")
+
+
+async def test_machines_with_different_secrets_say_503_to_their_clients_and_never_401() -> None:
+    routes = (*ROUTES, Route(WEBSOCKET, "/echo", at_primary, echo))
+    async with pair(routes) as both, client(both.replica) as asking:
+        both.replica.peers.seal = Seal((NEXT,), "m2")
+        answer = await asking.post("/take", content=b"x")
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        for port, status in ((both.replica.port, 503), (both.primary.peer_port, 401)):
+            with pytest.raises(InvalidStatus) as refused:
+                await connect(f"ws://127.0.0.1:{port}/echo", proxy=None)
+            assert refused.value.response.status_code == status
 
 
 async def test_the_public_port_knows_neither_questions_nor_passports() -> None:
