@@ -21,7 +21,6 @@ class DelayProxy(OwnLoop):
         self._cut = False
         self._running = asyncio.Event()
         self._running.set()
-        self._tasks: set[asyncio.Task[None]] = set()
         super().__init__()
 
     def pause(self) -> None:
@@ -40,13 +39,11 @@ class DelayProxy(OwnLoop):
 
     def _end_all(self) -> None:
         self._cut = True
-        for task in self._tasks:
-            task.cancel()
+        for task in self._serving:
+            if task is not None:
+                task.cancel()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
         self.connections += 1
         far: asyncio.StreamWriter | None = None
         try:
@@ -58,7 +55,6 @@ class DelayProxy(OwnLoop):
         except (OSError, ExceptionGroup):
             pass
         finally:
-            self._tasks.discard(task)
             for end in (writer, far):
                 if end is not None:
                     end.transport.abort()

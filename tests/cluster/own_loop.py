@@ -10,6 +10,7 @@ class OwnLoop:
 
     def __init__(self) -> None:
         self.port = 0
+        self._serving: set[asyncio.Task[None] | None] = set()
         self._loop = asyncio.new_event_loop()
         ready = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(ready,), daemon=True)
@@ -18,6 +19,14 @@ class OwnLoop:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         raise NotImplementedError
+
+    async def _keep(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # The loop alone would let a task be collected while it waits.
+        self._serving.add(asyncio.current_task())
+        try:
+            await self.serve(reader, writer)
+        finally:
+            self._serving.discard(asyncio.current_task())
 
     def call(self, what: Callable[[], object]) -> None:
         """Run `what` on the loop, and wait for that."""
@@ -36,7 +45,7 @@ class OwnLoop:
 
     def _run(self, ready: threading.Event) -> None:
         asyncio.set_event_loop(self._loop)
-        server = self._loop.run_until_complete(asyncio.start_server(self.serve, "127.0.0.1", 0))
+        server = self._loop.run_until_complete(asyncio.start_server(self._keep, "127.0.0.1", 0))
         self.port = server.sockets[0].getsockname()[1]
         ready.set()
         self._loop.run_forever()
