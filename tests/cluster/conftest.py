@@ -1,6 +1,5 @@
 """The cast of a cluster: machines in processes of their own, and people who ask one or the other."""
 
-import itertools
 import json
 import os
 import signal
@@ -124,8 +123,10 @@ class Cluster(Cast):
 
     def close(self) -> None:
         with ExitStack() as stack:
-            for closing in itertools.chain(self.clients, self.members):
-                stack.callback(closing.close)
+            for member in self.members:
+                stack.callback(member.close)
+            for client in self.clients:
+                stack.callback(client.close)
 
 
 @pytest.fixture(scope="session")

@@ -120,8 +120,8 @@ async def test_the_primary_refuses_for_itself() -> None:
     async with pair([Route("GET", "/asked", anywhere, answer)]) as both:
         for machine in (both.primary, both.replica):
             async with client(machine) as asking:
-                answer = await asking.get("/asked")
-                assert (answer.status_code, answer.json()["details"]) == (404, "m1")
+                said = await asking.get("/asked")
+                assert (said.status_code, said.json()["details"]) == (404, "m1")
 
 
 async def test_many_at_once_find_each_its_own_answer() -> None:
