@@ -16,6 +16,7 @@ import app
 from app.edge import console, folder, migrate
 from app.edge.clock import now_ms
 from app.edge.database import Database
+from app.edge.node import Node
 from app.identity import demo
 from app.identity.demo import Demo
 from app.settings import DEVELOPMENT, Settings, read_settings
@@ -81,28 +82,33 @@ def serve(host: str | None, port: int | None, data_dir: str | None, as_json: boo
         signal.signal(stop, lambda *_: sys.exit(0))
     with console.errors_in_one_line():
         settings = read_settings(host=host, port=port, data_dir=data_dir)
-        listener = _bind(settings)
+        listeners = bind(settings)
         _lock_data(settings)
         settings, made = _prepare(settings)
-    _serve(settings, listener, made, as_json)
+    run(settings, listeners, made, as_json)
 
 
-def _bind(settings: Settings) -> socket.socket:
-    """The port, asked for before anything else is done: one in use must cost nothing and say so."""
-    listener = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
+def bind(settings: Settings) -> list[socket.socket]:
+    """The ports, asked for before anything else is done: one in use must cost nothing and say so."""
+    regions = settings.regions
+    peers = [(regions.private_address or settings.host, regions.peer_port)] if regions.clustered else []
+    return [_bind_one(host, port) for host, port in [(settings.host, settings.port), *peers]]
+
+
+def _bind_one(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    with _saying_where(settings):
-        listener.bind((settings.host, settings.port))
+    with _saying_where(host, port):
+        listener.bind((host, port))
     return listener
 
 
 @contextmanager
-def _saying_where(settings: Settings) -> Iterator[None]:
+def _saying_where(host: str, port: int) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        where = f"{settings.host} port {settings.port}"
-        raise click.ClickException(f"Cannot listen on {where}: {error.strerror}") from error
+        raise click.ClickException(f"Cannot listen on {host} port {port}: {error.strerror}") from error
 
 
 def _lock_data(settings: Settings) -> None:
@@ -131,7 +137,10 @@ async def _seed(settings: Settings) -> Demo:
         await db.close()
 
 
-def _serve(settings: Settings, listener: socket.socket, made: Demo | None, as_json: bool) -> None:
+def run(
+    settings: Settings, listeners: list[socket.socket], made: Demo | None, as_json: bool, node: Node | None = None
+) -> None:
+    """Serve on the bound `listeners`: the public port, and where there are peers theirs."""
     import uvicorn
 
     from app.edge import logs
@@ -144,16 +153,17 @@ def _serve(settings: Settings, listener: socket.socket, made: Demo | None, as_js
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             # Of two starts that bound the same port only one may listen; the event loop would not tell the other.
-            with _saying_where(settings):
-                listener.listen(BACKLOG_CONNECTIONS)
-            port: int = listener.getsockname()[1]
+            for listener in listeners:
+                with _saying_where(*listener.getsockname()[:2]):
+                    listener.listen(BACKLOG_CONNECTIONS)
+            port: int = listeners[0].getsockname()[1]
             await super().startup(sockets)
             welcome.print_welcome(settings, port, made, as_json)
 
     logs.configure(settings.log_level)
     _allow_descriptors(CONNECTIONS + OTHER_DESCRIPTORS)
     config = uvicorn.Config(
-        create_app(settings),
+        create_app(settings, own_node=node),
         log_config=None,
         access_log=False,
         lifespan="on",
@@ -169,7 +179,11 @@ def _serve(settings: Settings, listener: socket.socket, made: Demo | None, as_js
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
-    Server(config).run([listener])
+    # The peer port refuses nobody while this process holds an instance: its listener lives until all is closed.
+    held = [listener.dup() for listener in listeners[1:]]
+    Server(config).run(listeners)
+    for listener in held:
+        listener.close()
 
 
 def _allow_descriptors(wanted: int) -> None:

@@ -6,15 +6,23 @@ RETRY_SECONDS = 1
 
 
 class AppError(Exception):
-    """A refusal that a caller may read: a sentence, and the fields that its code defines."""
+    """A refusal that a caller may read: a sentence, and the fields that its code defines.
+
+    It is `certain` when no row could change it: a signature, a shape, a rate. Codes that mostly rest on rows are
+    not, unless the raise says so; such a refusal is the primary's to give (`edge/placer.py`).
+    """
 
     code: ClassVar[str] = "internal"
     status: ClassVar[int] = 500
+    rests_on_rows: ClassVar[bool] = False
 
-    def __init__(self, message: str, *, headers: dict[str, str] | None = None, **fields: Any) -> None:
+    def __init__(
+        self, message: str, *, headers: dict[str, str] | None = None, certain: bool | None = None, **fields: Any
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.headers = headers or {}
+        self.certain = not self.rests_on_rows if certain is None else certain
         self.fields = fields
 
 
@@ -24,18 +32,22 @@ class Invalid(AppError):
 
 class Unauthenticated(AppError):
     code, status = "unauthenticated", 401
+    rests_on_rows = True
 
 
 class QuotaExceeded(AppError):
     code, status = "quota_exceeded", 402
+    rests_on_rows = True
 
 
 class Forbidden(AppError):
     code, status = "forbidden", 403
+    rests_on_rows = True
 
 
 class NotFound(AppError):
     code, status = "not_found", 404
+    rests_on_rows = True
 
 
 class MethodNotAllowed(AppError):
@@ -50,16 +62,19 @@ class TimedOut(AppError):
 
 class Conflict(AppError):
     code, status = "conflict", 409
+    rests_on_rows = True
 
 
 class Gone(AppError):
     """It was here, and is kept no longer."""
 
     code, status = "gone", 410
+    rests_on_rows = True
 
 
 class PreconditionFailed(AppError):
     code, status = "precondition_failed", 412
+    rests_on_rows = True
 
 
 class TooLarge(AppError):
@@ -68,6 +83,7 @@ class TooLarge(AppError):
 
 class Unprocessable(AppError):
     code, status = "unprocessable", 422
+    rests_on_rows = True
 
 
 class RateLimited(AppError):
@@ -109,6 +125,10 @@ CODES: dict[str, int] = {
     "upstream": 502,
     "unavailable": 503,
 }
+
+
+# The statuses whose refusals rest on rows unless they are marked as certain.
+RESTING_ON_ROWS = frozenset(kind.status for kind in AppError.__subclasses__() if kind.rests_on_rows)
 
 
 def body(error: AppError, request_id: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -21,9 +22,14 @@ from app.edge.database import Database, Group
 from app.edge.front import Front
 from app.edge.idempotency import Running
 from app.edge.metrics import Metrics
+from app.edge.node import Node
 from app.edge.outbound import Outbound
+from app.edge.peer_port import PeerPort
+from app.edge.peers import POSITION, Peers
+from app.edge.placer import HomeOf, Placer, nowhere
 from app.edge.request_log import RequestLog
 from app.edge.router import Router
+from app.edge.transaction import read_position
 from app.errors import AppError
 from app.identity import api_keys, users
 from app.identity import queries as identity_queries
@@ -49,8 +55,20 @@ HOUSEKEEPING_SECONDS = 5.0
 log = structlog.get_logger("main")
 
 
-def create_app(settings: Settings) -> ASGIApp:
-    """The ASGI application of one node."""
+@dataclass
+class _Placed:
+    """Where this machine stands, and how it finds what lives elsewhere; `peers` only where there are any."""
+
+    node: Node
+    home_of: HomeOf
+    home_of_stream: HomeOf
+    peers: Peers | None = None
+
+
+def create_app(
+    settings: Settings, *, own_node: Node | None = None, home_of: HomeOf = nowhere, home_of_stream: HomeOf = nowhere
+) -> ASGIApp:
+    """The ASGI application of one node; `own_node` in place of the one that the settings describe."""
     cors = Cors(settings.allowed_origins, OPEN_TO_ANY_ORIGIN)
     metrics = Metrics()
     requests = RequestLog(enabled=settings.log_level in ("debug", "info"))
@@ -60,12 +78,16 @@ def create_app(settings: Settings) -> ASGIApp:
         metrics.observe_request(route, method, status, seconds)
         answered.set()
 
-    front = Front(Router(ROUTES), cors, requests, observe)
+    front: ASGIApp = Front(Router(ROUTES), cors, requests, observe)
+    placed = _Placed(own_node or node.single(settings), home_of, home_of_stream)
+    if settings.regions.clustered:
+        placed.peers = Peers(settings.regions, placed.node.machine)
+        front = PeerPort(front, placed.peers, settings.regions.peer_port)
 
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[dict[str, Any]]:
         async with AsyncExitStack() as stack:
-            state = await _open(settings, cors, metrics, requests, answered, stack)
+            state = await _open(settings, cors, metrics, requests, answered, placed, stack)
             _freeze()
             yield state
 
@@ -83,6 +105,7 @@ async def _open(
     metrics: Metrics,
     requests: RequestLog,
     answered: asyncio.Event,
+    placed: _Placed,
     stack: AsyncExitStack,
 ) -> dict[str, Any]:
     sqlite.assert_one_module()
@@ -144,15 +167,18 @@ async def _open(
     ):
         running = asyncio.create_task(task)
         stack.push_async_callback(_end, running)
-    here = node.single(settings)
     if settings.regions.replicated:
-        moving = asyncio.create_task(Mover(db, archive).run(lambda: here.is_primary))
+        moving = asyncio.create_task(Mover(db, archive).run(lambda: placed.node.is_primary))
         stack.push_async_callback(_end, moving)
+    if placed.peers is not None:
+        # The first request that moves must not wait for a library.
+        await placed.peers.session()
     return {
         "settings": settings,
         "db": db,
-        "node": here,
+        "node": placed.node,
         "backup": backed_up,
+        "placer": _placer(settings, db, placed, stack),
         "metrics": metrics,
         "running": Running(),
         "authenticator": authenticator,
@@ -164,6 +190,19 @@ async def _open(
         "outbound": outbound,
         "description": Description(ROUTES),
     }
+
+
+def _placer(settings: Settings, db: Database, placed: _Placed, stack: AsyncExitStack) -> Placer | None:
+    """What moves requests between machines; a machine alone moves none."""
+    if placed.peers is None:
+        return None
+    stack.push_async_callback(placed.peers.close)
+
+    async def position(question: bytes, machine: str) -> bytes:
+        return str(await db.read(read_position)).encode()
+
+    placed.peers.answers[POSITION] = position
+    return Placer(placed.node, placed.peers, settings.regions.replay, placed.home_of, placed.home_of_stream)
 
 
 async def _warm_up(answered: asyncio.Event, settings: Settings, tokens: ClerkTokens) -> None:

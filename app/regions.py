@@ -43,6 +43,11 @@ class Regions:
         return self.replication != NONE
 
     @property
+    def clustered(self) -> bool:
+        """Whether there are other machines to speak with."""
+        return self.replicated or bool(self.peers)
+
+    @property
     def in_primary_region(self) -> bool:
         return self.primary_region is None or self.primary_region == self.region
 
@@ -96,6 +101,8 @@ def _problems(regions: Regions) -> list[str]:
         problems.append("FLY_MACHINE_ID is required with REPLICATION: each machine needs a name that stays")
     if regions.replicated and not regions.peer_secrets:
         problems.append("PEER_SECRET is required with REPLICATION")
+    if regions.peers and not regions.peer_secrets:
+        problems.append("PEER_SECRET is required with PEERS")
     if any(len(secret) < SECRET_CHARACTERS for secret in regions.peer_secrets):
         problems.append(f"PEER_SECRET: expected at least {SECRET_CHARACTERS} characters")
     return problems

@@ -2,7 +2,7 @@
 
 from app.accounts import clerk_webhook, keys, profile
 from app.accounts import routes as accounts
-from app.edge.placement import anywhere, at_primary
+from app.edge.placement import anywhere, at_home, at_primary, here
 from app.edge.router import Route
 from app.instances import history_routes as past
 from app.instances import key_routes as entries
@@ -72,18 +72,18 @@ ROUTES = (
     Route("POST", "/api/webhooks/{id}/deliveries/{deliveryId}/replay", at_primary, webhooks.replay),
     # instances
     Route("POST", "/api/ws-token", at_primary, live.give_ticket),
-    Route("WEBSOCKET", "/sync/{id}", anywhere, live.sync),
+    Route("WEBSOCKET", "/sync/{id}", at_home(by="path"), live.sync),
     Route("GET", "/sync", anywhere, live.require_instance_id),
-    Route("GET", "/api/instances/{id}/keys", anywhere, entries.show_all),
-    Route("GET", "/api/instances/{id}/keys/{key:path}", anywhere, entries.show),
-    Route("PUT", "/api/instances/{id}/keys/{key:path}", at_primary, entries.put),
-    Route("DELETE", "/api/instances/{id}/keys/{key:path}", at_primary, entries.delete),
-    Route("GET", "/api/instances/{id}/history", anywhere, past.show),
-    Route("POST", "/api/instances/{id}/revert", at_primary, past.revert),
-    Route("POST", "/api/instances/{id}/undo", at_primary, past.undo),
-    Route("GET", "/api/instances/{id}/export", anywhere, transfer.export),
-    Route("POST", "/api/instances/{id}/import", at_primary, transfer.import_),
-    Route("GET", "/admin/do/{id}", anywhere, live.introspect),
+    Route("GET", "/api/instances/{id}/keys", at_home(by="path"), entries.show_all),
+    Route("GET", "/api/instances/{id}/keys/{key:path}", at_home(by="path"), entries.show),
+    Route("PUT", "/api/instances/{id}/keys/{key:path}", at_home(by="path"), entries.put),
+    Route("DELETE", "/api/instances/{id}/keys/{key:path}", at_home(by="path"), entries.delete),
+    Route("GET", "/api/instances/{id}/history", at_home(by="path"), past.show),
+    Route("POST", "/api/instances/{id}/revert", at_home(by="path"), past.revert),
+    Route("POST", "/api/instances/{id}/undo", at_home(by="path"), past.undo),
+    Route("GET", "/api/instances/{id}/export", at_home(by="path"), transfer.export),
+    Route("POST", "/api/instances/{id}/import", at_home(by="path"), transfer.import_),
+    Route("GET", "/admin/do/{id}", at_home(by="path"), live.introspect),
     # accounts
     Route("GET", "/api/user/profile", anywhere, profile.show),
     Route("POST", "/api/auth/webhook/clerk", at_primary, clerk_webhook.receive),
@@ -99,12 +99,12 @@ ROUTES = (
     Route("DELETE", "/api/keys/{id}", at_primary, keys.delete),
     # ops
     Route("GET", "/", anywhere, health.root),
-    Route("GET", "/livez", anywhere, health.live),
-    Route("GET", "/readyz", anywhere, health.ready),
-    Route("GET", "/health", anywhere, health.health),
-    Route("GET", "/api/health", anywhere, health.api_health),
-    Route("GET", "/api/health/ping", anywhere, health.ping),
-    Route("GET", "/metrics", anywhere, metrics.show),
+    Route("GET", "/livez", here, health.live),
+    Route("GET", "/readyz", here, health.ready),
+    Route("GET", "/health", here, health.health),
+    Route("GET", "/api/health", here, health.api_health),
+    Route("GET", "/api/health/ping", here, health.ping),
+    Route("GET", "/metrics", here, metrics.show),
     Route("GET", "/openapi.json", anywhere, description.show_document),
     Route("GET", "/docs", anywhere, description.show_page),
     Route("GET", "/docs/docs.css", anywhere, description.show_style),
@@ -113,9 +113,9 @@ ROUTES = (
     Route("POST", "/admin", at_primary, admin.enter),
     Route("POST", "/admin/leave", at_primary, admin.leave),
     Route("POST", "/admin/ws-token", at_primary, admin.give_ticket),
-    Route("GET", "/admin/instances/{id}", anywhere, admin.show_instance),
-    Route("GET", "/admin/instances/{id}/history", anywhere, admin.show_history),
-    Route("GET", "/admin/instances/{id}/seqs", anywhere, admin.show_seqs),
+    Route("GET", "/admin/instances/{id}", at_home(by="path"), admin.show_instance),
+    Route("GET", "/admin/instances/{id}/history", at_home(by="path"), admin.show_history),
+    Route("GET", "/admin/instances/{id}/seqs", at_home(by="path"), admin.show_seqs),
     Route("GET", "/admin/admin.css", anywhere, admin.show_style),
     Route("GET", "/admin/admin.js", anywhere, admin.show_script),
 )

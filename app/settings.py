@@ -244,6 +244,8 @@ def _problems(settings: Settings, reader: _Reader) -> list[str]:
         problems.append("LITESTREAM_REPLICA_URL: expected file:///folder, without spaces and %, or s3://bucket/prefix")
     if settings.backup_url and len(os.fsencode(settings.backup_socket.absolute())) > SOCKET_PATH_BYTES:
         problems.append(f"LITESTREAM_SOCKET: a socket's path has at most {SOCKET_PATH_BYTES} bytes")
+    if settings.regions.clustered and settings.port == settings.regions.peer_port:
+        problems.append("PEER_PORT: expected another port than PORT")
     for network in settings.outbound_allow:
         try:
             ipaddress.ip_network(network)

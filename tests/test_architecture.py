@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from app.edge.openapi import Operation
-from app.edge.placement import Placement
+from app.edge.placement import Place, Placement, anywhere, at_home, at_primary, here
 from app.edge.router import Route
 from app.routes import ROUTES
 
@@ -233,16 +233,44 @@ def test_a_route_has_a_placement_and_says_what_it_takes_and_gives(route: Route) 
     assert route.endpoint.__doc__
 
 
-@pytest.mark.parametrize("route", [route for route in ROUTES if route.verb == "GET"], ids=route_name)
-def test_a_read_runs_anywhere(route: Route) -> None:
-    # All but the export of the ledger, whose older rows are in a file that only the primary has.
-    only_there = route_name(route) == "GET /api/usage/export"
-    assert route.placement is (Placement.AT_PRIMARY if only_there else Placement.ANYWHERE)
+def test_every_route_stands_where_it_is_meant_to() -> None:
+    """A read runs anywhere and a write at the primary. What is neither is listed here, and thought about."""
+    exceptions = {
+        route_name(route): route.placement
+        for route in ROUTES
+        if route.placement != (anywhere if route.verb == "GET" else at_primary)
+    }
+    at_its_home = at_home(by="path")
+    assert exceptions == {
+        "WEBSOCKET /sync/{id}": at_its_home,
+        "GET /api/instances/{id}/keys": at_its_home,
+        "GET /api/instances/{id}/keys/{key:path}": at_its_home,
+        "PUT /api/instances/{id}/keys/{key:path}": at_its_home,
+        "DELETE /api/instances/{id}/keys/{key:path}": at_its_home,
+        "GET /api/instances/{id}/history": at_its_home,
+        "POST /api/instances/{id}/revert": at_its_home,
+        "POST /api/instances/{id}/undo": at_its_home,
+        "GET /api/instances/{id}/export": at_its_home,
+        "POST /api/instances/{id}/import": at_its_home,
+        "GET /admin/do/{id}": at_its_home,
+        "GET /admin/instances/{id}": at_its_home,
+        "GET /admin/instances/{id}/history": at_its_home,
+        "GET /admin/instances/{id}/seqs": at_its_home,
+        # The ledger's older rows are in a file that only the primary has.
+        "GET /api/usage/export": at_primary,
+        "GET /livez": here,
+        "GET /readyz": here,
+        "GET /health": here,
+        "GET /api/health": here,
+        "GET /api/health/ping": here,
+        "GET /metrics": here,
+    }
 
 
-@pytest.mark.parametrize("route", [route for route in ROUTES if route.verb != "GET"], ids=route_name)
-def test_a_write_runs_at_the_primary(route: Route) -> None:
-    assert route.placement is Placement.AT_PRIMARY
+@pytest.mark.parametrize("route", [route for route in ROUTES if route.placement.place is Place.AT_HOME], ids=route_name)
+def test_a_route_at_home_says_how_its_home_is_found(route: Route) -> None:
+    if route.placement.by != "body":
+        assert route.placement.name in re.findall(r"{(\w+)", route.path)
 
 
 def test_no_two_routes_answer_the_same_request() -> None:

@@ -16,7 +16,7 @@ REPLICATED = {
 
 
 def regions(environ: dict[str, str]) -> Regions:
-    return read_settings(environ).regions
+    return read_settings({"PEER_SECRET": SECRET} | environ).regions
 
 
 def problems(environ: dict[str, str]) -> list[str]:
@@ -87,3 +87,14 @@ def test_a_peer_secret_is_in_no_repr() -> None:
 def test_a_durable_answer_needs_somewhere_to_be_durable() -> None:
     assert "DURABLE_ACK needs LITESTREAM_REPLICA_URL" in problems({"DURABLE_ACK": "core"})
     assert read_settings({"DURABLE_ACK": "all", "LITESTREAM_REPLICA_URL": "file:///backup"}).durable_ack == "all"
+
+
+def test_machines_that_speak_with_each_other_share_a_secret() -> None:
+    assert problems({"PEERS": "fra/m1=http://a:1"}) == ["PEER_SECRET is required with PEERS"]
+
+
+def test_the_peer_port_is_not_the_public_one() -> None:
+    assert problems(REPLICATED | {"PORT": "9000", "PEER_PORT": "9000"}) == [
+        "PEER_PORT: expected another port than PORT"
+    ]
+    assert regions({"PORT": "8788"}).peer_port == 8788

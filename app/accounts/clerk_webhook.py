@@ -95,4 +95,4 @@ async def _verify(request: Request, body: bytes) -> str:
 def _refuse(request: Request) -> Response:
     if request.url.path == PLAIN_TEXT_PATH:
         return PlainTextResponse(INVALID_SIGNATURE, 401)
-    raise Unauthenticated(INVALID_SIGNATURE)
+    raise Unauthenticated(INVALID_SIGNATURE, certain=True)

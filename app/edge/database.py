@@ -107,7 +107,7 @@ class Database:
     def _reading(self) -> Connection:
         """The loop's own connection, with a new deadline."""
         if self._reader is None:
-            raise Unavailable("The database is not open")
+            raise Unavailable("The database is not open", certain=False)
         self._deadline.restart()
         return self._reader
 
@@ -129,7 +129,7 @@ class Database:
     async def page(self, sql: str, *values: Any) -> list[Row]:
         """All rows of one statement, read off the loop. The statement bounds them by SCAN_PAGE_ROWS."""
         if self._reader is None:
-            raise Unavailable("The database is not open")
+            raise Unavailable("The database is not open", certain=False)
         try:
             async with asyncio.timeout(SCAN_WAIT_SECONDS), self._scan_slots:
                 scanner = self._scanners.pop() if self._scanners else await self._open_scanner()
@@ -142,7 +142,7 @@ class Database:
         except sqlite.Error as error:
             raise sqlite.as_app_error(error) from error
         except TimeoutError as error:
-            raise Unavailable(f"No list could be read within {SCAN_WAIT_SECONDS:g} s") from error
+            raise Unavailable(f"No list could be read within {SCAN_WAIT_SECONDS:g} s", certain=False) from error
 
     async def page_of_both(self, sql: str, *values: Any) -> list[Row]:
         """`page` over this database and its archive, once rows have left for there."""

@@ -196,6 +196,45 @@ class Parser:
         return whole
 
 
+class Frames:
+    """Where the frames of a server begin and end in a stream of bytes, and whether one of them was a Close."""
+
+    __slots__ = ("_head", "_left", "closed")
+
+    def __init__(self) -> None:
+        self._head = bytearray()
+        self._left = 0
+        self.closed = False
+
+    @property
+    def between(self) -> bool:
+        """Whether a frame of ours may stand here."""
+        return not self._head and not self._left
+
+    def feed(self, data: bytes) -> None:
+        at, size = 0, len(data)
+        while at < size:
+            if self._left:
+                taken = min(self._left, size - at)
+                self._left -= taken
+                at += taken
+            else:
+                self._head.append(data[at])
+                at += 1
+                self._read_head()
+
+    def _read_head(self) -> None:
+        head = self._head
+        if len(head) < 2:
+            return
+        length = head[1] & LENGTH
+        more = {LENGTH_16: 2, LENGTH_64: 8}.get(length, 0)
+        if len(head) == 2 + more:
+            self._left = int.from_bytes(head[2:], "big") if more else length
+            self.closed = self.closed or head[0] & (FINAL | OPCODE) == FINAL | CLOSE
+            head.clear()
+
+
 def _read_text(payload: Payload) -> str:
     try:
         return payload.decode()

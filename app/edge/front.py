@@ -55,7 +55,8 @@ class Front:
         if scope["type"] == "websocket":
             scope["method"] = WEBSOCKET
         begun = time.perf_counter()
-        scope["request_id"] = f"{self._boot}-{next(self._numbers):x}"
+        if "request_id" not in scope:
+            scope["request_id"] = f"{self._boot}-{next(self._numbers):x}"
         written_position.set(None)
         origin = _header(scope, b"origin")
         answer = _Answer(scope, send, self._cors.headers(_text(origin), scope["path"]))

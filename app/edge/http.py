@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import ipaddress
 import re
 import zlib
 from collections.abc import Sequence
@@ -9,8 +10,9 @@ from typing import Any, TypeVar
 from urllib.parse import unquote_plus
 
 import msgspec
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
+from starlette.types import Scope
 
 from app.edge.clock import parse_instant
 from app.edge.database import Database
@@ -24,6 +26,8 @@ Headers = Sequence[tuple[bytes, bytes]]
 BODY_BYTES = 1 << 20
 BODY_SECONDS = 30.0
 QUERY_INT_DIGITS = 15
+# In a scope: the name of the machine that forwarded this request. It moves no further.
+MOVED = "litehouse.moved"
 
 _encoder = msgspec.json.Encoder()
 _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
@@ -37,9 +41,36 @@ def db_of(request: Request) -> Database:
     return db
 
 
-def settings_of(request: Request) -> Settings:
+def settings_of(request: HTTPConnection) -> Settings:
     settings: Settings = request.scope["state"]["settings"]
     return settings
+
+
+def client_address(request: HTTPConnection) -> str:
+    """The caller's address: Fly's word for it behind Fly, else the socket's, never a header of the client's.
+
+    The machine that forwards a request has judged it already.
+    """
+    if settings_of(request).behind_fly and MOVED not in request.scope:
+        told = (find_header(request, b"fly-client-ip") or b"").decode("latin-1")
+        try:
+            return str(ipaddress.ip_address(told))
+        except ValueError:
+            pass
+    return request.client.host if request.client else "unknown"
+
+
+def method_of(scope: Scope) -> str:
+    """What stands in the first line of a request: an upgrade is asked for with GET."""
+    method: str = "GET" if scope["type"] == "websocket" else scope["method"]
+    return method
+
+
+def target_of(scope: Scope) -> bytes:
+    """The path and the query as they came."""
+    query: bytes = scope["query_string"]
+    raw: bytes = scope["raw_path"]
+    return raw + b"?" + query if query else raw
 
 
 async def read_body(request: Request, limit: int = BODY_BYTES) -> bytes:
@@ -77,7 +108,7 @@ async def _receive(request: Request) -> tuple[bytes, bool]:
     return message.get("body", b""), message.get("more_body", False)
 
 
-def find_header(request: Request, name: bytes) -> bytes | None:
+def find_header(request: HTTPConnection, name: bytes) -> bytes | None:
     """One header, without the views that a hot path has no use for. `name` is in lower case."""
     for key, value in request.scope["headers"]:
         if key == name:

@@ -3,10 +3,14 @@
 import asyncio
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 from app.edge import sqlite
 from app.edge.transaction import Position
+
+# Seconds that the running request has waited elsewhere: on the machine that forwarded it, and on its way.
+waited_before: ContextVar[float] = ContextVar("waited_before", default=0.0)
 
 
 class Job:
@@ -16,7 +20,7 @@ class Job:
 
     def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...], future: asyncio.Future[Any]) -> None:
         self.fn, self.args, self.future = fn, args, future
-        self.submitted = time.monotonic()
+        self.submitted = time.monotonic() - waited_before.get()
         self.value: Any = None
         self.error: BaseException | None = None
 

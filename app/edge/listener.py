@@ -1,6 +1,7 @@
 """The listener: who a socket belongs to, and what it is told."""
 
-from typing import Protocol
+import asyncio
+from typing import Any, Protocol
 
 
 class Listener(Protocol):
@@ -16,3 +17,9 @@ class Listener(Protocol):
 
     def on_close(self, code: int) -> None:
         """Nothing more will come; called once. The code of the first Close frame, 1006 where there was none."""
+
+
+class Heir(Protocol):
+    """Who goes on with a connection that is not ours to read."""
+
+    def take(self, transport: asyncio.Transport, connections: set[Any]) -> None: ...

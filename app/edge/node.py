@@ -6,6 +6,9 @@ import secrets
 from app.edge.transaction import Position
 from app.settings import Settings
 
+# A replica that is further behind answers nothing itself.
+MAX_LAG_SECONDS = 90
+
 
 class Node:
     """What the adapters of `replication` keep up to date. A machine alone is its own primary and never lags.

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable, Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -12,6 +12,9 @@ from starlette.types import Receive, Scope, Send
 from app.edge.placement import Placement
 from app.edge.upgrade import WEBSOCKET, Handshake
 from app.errors import Invalid, MethodNotAllowed, NotFound
+
+if TYPE_CHECKING:
+    from app.edge.placer import Placer
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -30,6 +33,13 @@ class Route(NamedTuple):
         return "GET" if self.method == WEBSOCKET else self.method
 
 
+def respond(scope: Scope, receive: Receive, send: Send) -> Awaitable[Response]:
+    """What the endpoint of the route that was found says."""
+    request_type = Handshake if scope["type"] == "websocket" else Request
+    route: Route = scope["route"]
+    return route.endpoint(request_type(scope, receive, send))
+
+
 class Router:
     """Answers with the endpoint of a path and method; NotFound and MethodNotAllowed otherwise."""
 
@@ -44,9 +54,11 @@ class Router:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = self._find(scope)
         scope["route"] = route
-        request_type = Handshake if scope["type"] == "websocket" else Request
-        response = await route.endpoint(request_type(scope, receive, send))
-        await response(scope, receive, send)
+        placer: Placer | None = scope["state"].get("placer")
+        if placer is None:
+            await (await respond(scope, receive, send))(scope, receive, send)
+        else:
+            await placer.place(route.placement, respond, scope, receive, send)
 
     def _find(self, scope: Scope) -> Route:
         path = scope["path"]
@@ -69,7 +81,7 @@ class Router:
             if match is not None:
                 scope["path_params"] = match.groupdict()
                 return methods
-        raise NotFound("Not found")
+        raise NotFound("Not found", certain=True)
 
 
 def _pattern(path: str) -> re.Pattern[str]:

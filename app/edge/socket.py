@@ -16,7 +16,7 @@ from websockets.frames import CloseCode
 
 from app.edge import framing
 from app.edge.framing import CLOSE, PING, PONG, Control, Parser, Payload, Violation
-from app.edge.listener import Listener
+from app.edge.listener import Heir, Listener
 from app.edge.sockets import Sockets
 
 CLOSE_SECONDS = 5.0
@@ -87,6 +87,11 @@ class Socket(asyncio.Protocol):
             asyncio.get_running_loop().call_soon(self._tell_closed)
         self.resume_reading()
 
+    def hand_over(self, heir: Heir) -> None:
+        """Give the connection itself to another protocol, before anything was read of it."""
+        self._leave()
+        heir.take(self._transport, self._connections)
+
     @property
     def has_listener(self) -> bool:
         return self._listener is not None
@@ -94,12 +99,6 @@ class Socket(asyncio.Protocol):
     @property
     def is_open(self) -> bool:
         return self._state == OPEN
-
-    @property
-    def peer(self) -> str:
-        """The address at the other end of the connection, which may be a proxy's."""
-        peer = self._transport.get_extra_info("peername")
-        return str(peer[0]) if peer else "unknown"
 
     @property
     def buffered(self) -> int:
@@ -216,9 +215,8 @@ class Socket(asyncio.Protocol):
             self._rest = None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._state, self._rest = ENDED, None
-        self._connections.discard(self)
-        self._all.discard(self)
+        self._rest = None
+        self._leave()
         self._forget()
         if self._timer is not None:
             self._timer.cancel()
@@ -282,6 +280,11 @@ class Socket(asyncio.Protocol):
 
     def _cut_off_later(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(CLOSE_SECONDS, self._transport.abort)
+
+    def _leave(self) -> None:
+        self._state = ENDED
+        self._connections.discard(self)
+        self._all.discard(self)
 
     def _forget(self) -> None:
         """Let go of what has arrived in part."""

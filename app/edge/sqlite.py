@@ -84,7 +84,7 @@ def as_app_error(error: BaseException) -> BaseException:
     fault = None if isinstance(error, AppError) else passing_fault(error)
     if fault is None:
         return error
-    unavailable = Unavailable(f"The database cannot answer now ({fault})")
+    unavailable = Unavailable(f"The database cannot answer now ({fault})", certain=False)
     unavailable.__cause__ = error
     return unavailable
 

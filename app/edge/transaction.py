@@ -111,3 +111,9 @@ class Position(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.epoch}-{self.sequence}"
+
+
+def read_position(connection: Connection) -> Position:
+    """How far this copy of the core has come."""
+    row = connection.fetch_one("SELECT epoch, sequence FROM replication_token")
+    return Position(*row) if row else Position("", 0)

@@ -274,6 +274,9 @@ class Writer:
             log.exception("commit_not_told")
         for job in jobs:
             job.answer(group.position)
+        self._forget_answered()
+
+    def _forget_answered(self) -> None:
         waiting = self._waiting
         while waiting and waiting[0].future.done():
             waiting.popleft()
@@ -283,7 +286,8 @@ class Writer:
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             oldest = time.monotonic() - QUEUE_SECONDS
-            while self._waiting and (self._waiting[0].future.done() or self._waiting[0].submitted < oldest):
-                job = self._waiting.popleft()
-                if not job.future.done():
+            # Who has waited on another machine too is overdue before those in front of it.
+            for job in self._waiting:
+                if job.submitted < oldest and not job.future.done():
                     job.future.set_exception(Unavailable("The write queue is too slow: repeat the request"))
+            self._forget_answered()

@@ -27,7 +27,7 @@ _FORMAT = re.compile(r"mc_live_[A-Za-z0-9]{32}|ak_[0-9a-f]{48}")
 def check_format(text: str) -> None:
     """Unauthenticated, in the words of the door that the key claims to come from."""
     if not _FORMAT.fullmatch(text):
-        raise Unauthenticated("Invalid API key format" if text.startswith("ak_") else "Invalid API key")
+        raise Unauthenticated("Invalid API key format" if text.startswith("ak_") else "Invalid API key", certain=True)
 
 
 def check_usable(key: ApiKey, now: int) -> None:

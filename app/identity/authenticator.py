@@ -4,7 +4,6 @@ What is remembered is bounded, never outlives a token's `exp`, and is forgotten 
 says that a user, key or plan has changed.
 """
 
-import ipaddress
 import time
 from collections.abc import Callable
 
@@ -14,6 +13,7 @@ from starlette.requests import Request
 from app.edge.changes import Changes
 from app.edge.clock import now_ms
 from app.edge.database import Database
+from app.edge.http import client_address
 from app.edge.limiter import Buckets, Rate, RollingHours, too_many
 from app.errors import Forbidden, Unauthenticated
 from app.identity import api_keys, queries, users
@@ -81,7 +81,7 @@ class Authenticator:
             return Principal(Kind.OPERATOR, None, is_operator=True)
         credential = presented.bearer
         if credential is None or is_key(credential) or not is_jwt(credential):
-            raise Unauthenticated("Unauthorized")
+            raise Unauthenticated("Unauthorized", certain=True)
         principal = await self._identify_token(credential, _OPERATORS)
         if not principal.is_operator:
             raise Forbidden("Admin permission required")
@@ -108,13 +108,13 @@ class Authenticator:
         if self.answers_nobody(door) and not (credential is not None and is_delegate(credential)):
             dev = self._accounts.get(users.DEV_USER) or await self._account(users.DEV_USER, door)
             return Principal(Kind.USER, dev)
-        raise Unauthenticated(door.missing if credential is None else door.invalid)
+        raise Unauthenticated(door.missing if credential is None else door.invalid, certain=True)
 
     async def _identify_token(self, token: str, door: Door) -> Principal:
         try:
             claims = await self._tokens.verify(token)
         except BadToken as bad:
-            raise Unauthenticated(door.expired if bad.expired else door.invalid) from bad
+            raise Unauthenticated(door.expired if bad.expired else door.invalid, certain=True) from bad
         account = self._accounts.get(claims.sub) or await self._account_of_subject(claims)
         if account.suspended:
             raise Unauthenticated(door.invalid)
@@ -217,18 +217,6 @@ async def authenticate_operator(request: Request) -> Principal:
 def authenticator_of(request: Request) -> Authenticator:
     authenticator: Authenticator = request.scope["state"]["authenticator"]
     return authenticator
-
-
-def client_address(request: Request) -> str:
-    """The caller's address: Fly's word for it behind Fly, else the socket's, never a header of the client's."""
-    settings: Settings = request.scope["state"]["settings"]
-    if settings.behind_fly:
-        told = request.headers.get("fly-client-ip", "")
-        try:
-            return str(ipaddress.ip_address(told))
-        except ValueError:
-            pass
-    return request.client.host if request.client else "unknown"
 
 
 def _bound(cache: "dict[str, Account] | dict[str, ApiKey]") -> None:

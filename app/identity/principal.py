@@ -80,5 +80,5 @@ class Principal(NamedTuple):
 def account_of(principal: Principal) -> Account:
     """The user behind a principal of a route that takes no admin header."""
     if principal.account is None:
-        raise Forbidden("This needs a user")
+        raise Forbidden("This needs a user", certain=True)
     return principal.account

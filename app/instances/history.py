@@ -38,7 +38,7 @@ class Undone(NamedTuple):
 def check_told(hub: Hub, since: int) -> None:
     """Gone when not every change after `since` is kept."""
     if since + 1 < hub.told_from:
-        raise Gone(f"Changes before {hub.told_from} are kept no longer")
+        raise Gone(f"Changes before {hub.told_from} are kept no longer", certain=True)
 
 
 async def read_page(hub: Hub, key: str | None, actor: str | None, since: int, below: int, limit: int) -> list[Told]:
@@ -49,7 +49,7 @@ async def read_page(hub: Hub, key: str | None, actor: str | None, since: int, be
 async def plan_revert(hub: Hub, entries: Mapping[str, Entry], seq: int) -> list[Change]:
     """What makes it again as it was after `seq`. NotFound for a change that is yet to come, Gone for an old one."""
     if seq > hub.seq:
-        raise NotFound(NO_CHANGE)
+        raise NotFound(NO_CHANGE, certain=True)
     check_told(hub, seq)
     return _restored(await hub.read_file(history_queries.list_before, seq), entries)
 
@@ -64,7 +64,7 @@ async def plan_undo(hub: Hub, entries: Mapping[str, Entry], asked: Asked) -> Und
 def _undo(raw: Any, stored: Mapping[str, Entry], asked: Asked) -> Undone:
     steps = history_queries.list_steps(raw, asked.actor, asked.turn_id, asked.op_id, asked.since or 0)
     if not any(mine for _, _, mine in steps):
-        raise NotFound(NO_CHANGE)
+        raise NotFound(NO_CHANGE, certain=True)
     first, skipped = _first_steps(raw, steps)
     return Undone(_restored([history_queries.get_before(raw, seq, key) for key, seq in first.items()], stored), skipped)
 

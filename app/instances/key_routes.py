@@ -135,7 +135,7 @@ async def delete(request: Request) -> Response:
         with in_http():
             result = await hub.change(Ask([Delete(key)], entered.caller, around=_if_known(request, hub, key)))
     if not result.left.was_there:
-        raise NotFound(NO_KEY)
+        raise NotFound(NO_KEY, certain=True)
     return json_response(Done())
 
 
@@ -153,7 +153,7 @@ def _if_known(request: Request, hub: Hub, key: str) -> Around:
     def around(draft: Draft, apply: Callable[[], Result]) -> Result:
         before = draft.get(key)
         if not _is_known(request, None if before is None else etag_of(hub, before.seq)):
-            raise PreconditionFailed(CHANGED)
+            raise PreconditionFailed(CHANGED, certain=True)
         return apply()._replace(left=Left(draft.get(key), before is not None))
 
     return around
@@ -175,6 +175,6 @@ def _names(header: bytes, etag: str) -> bool:
 
 def _entry_response(request: Request, hub: Hub, held: Entry | None, status: int = 200) -> Response:
     if held is None:
-        raise NotFound(NO_KEY)
+        raise NotFound(NO_KEY, certain=True)
     view = KeyView(held.key, held.value, held.attributes, held.updated_at_ms, held.seq)
     return etag_response(request, view, etag_of(hub, held.seq), status)

@@ -66,8 +66,8 @@ def in_http() -> Iterator[None]:
     except Refusal as refusal:
         kind = _KINDS.get(refusal.frame_code, Invalid)
         if refusal.key is None:
-            raise kind(refusal.message) from refusal
-        raise kind(refusal.message, details=f"key {refusal.key}") from refusal
+            raise kind(refusal.message, certain=True) from refusal
+        raise kind(refusal.message, certain=True, details=f"key {refusal.key}") from refusal
 
 
 def etag_of(hub: Hub, seq: int) -> str:

@@ -146,7 +146,7 @@ async def _redeem(request: Request, rooms: Rooms, instance_id: str, token: str) 
         raise Forbidden(NO_ACCESS_TEXT)
     async with rooms.hubs.use(instance_id) as hub:
         if not await hub.read_file(queries.redeem, ticket.id, ticket.expires_at_ms, now):
-            raise Unauthenticated("Invalid token")
+            raise Unauthenticated("Invalid token", certain=True)
     return Admitted(ticket.principal, found.level, cap)
 
 

@@ -55,9 +55,9 @@ class Tickets:
         payload = self._verify(token)
         ticket = msgspec.msgpack.decode(payload, type=Ticket)
         if ticket.expires_at_ms <= now:
-            raise Unauthenticated("Token expired")
+            raise Unauthenticated("Token expired", certain=True)
         if ticket.instance_id != instance_id:
-            raise Forbidden("Token not valid for this instance")
+            raise Forbidden("Token not valid for this instance", certain=True)
         return ticket
 
     def _verify(self, token: str) -> bytes:
@@ -67,7 +67,7 @@ class Tickets:
             signed = b""
         payload, mac = signed[:-MAC_BYTES], signed[-MAC_BYTES:]
         if len(token) > TOKEN_CHARACTERS or not any(hmac.compare_digest(_mac(key, payload), mac) for key in self._keys):
-            raise Unauthenticated("Invalid token")
+            raise Unauthenticated("Invalid token", certain=True)
         return payload
 
 

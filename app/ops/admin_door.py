@@ -38,7 +38,7 @@ def require_inside(request: Request) -> None:
     if authenticator_of(request).is_operator(request):
         return
     if not _is_signed(request):
-        raise Unauthenticated("Unauthorized")
+        raise Unauthenticated("Unauthorized", certain=True)
     require_own_origin(request)
 
 
@@ -46,7 +46,7 @@ def require_own_origin(request: Request) -> None:
     # A proxy may have ended TLS in front, so the scheme says nothing.
     origin = request.headers.get("origin", "")
     if not origin or origin.partition("://")[2] != request.headers.get("host"):
-        raise Forbidden("Only this page may ask that")
+        raise Forbidden("Only this page may ask that", certain=True)
 
 
 def remember(request: Request, response: Response) -> None:

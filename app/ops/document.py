@@ -11,7 +11,7 @@ import msgspec
 
 import app
 from app.edge.openapi import ADMIN, API_KEY, BEARER, DELEGATE, Operation, Query, operation_of
-from app.edge.placement import Placement
+from app.edge.placement import Place, at_primary
 from app.edge.router import Route
 from app.errors import CODES
 
@@ -247,7 +247,7 @@ def _responses(said: Said) -> Node:
 
 
 def _writes(route: Route) -> bool:
-    return route.placement is Placement.AT_PRIMARY
+    return route.placement == at_primary or (route.placement.place is Place.AT_HOME and route.verb != "GET")
 
 
 def _error_response(code: str, status: int) -> Node:

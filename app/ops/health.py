@@ -8,9 +8,9 @@ import app
 from app.edge.backup import Backup
 from app.edge.clock import instant, now_ms
 from app.edge.http import db_of, json_response, settings_of
-from app.edge.node import Node
+from app.edge.node import MAX_LAG_SECONDS, Node
 from app.edge.openapi import operation
-from app.errors import AppError
+from app.errors import AppError, Unavailable
 from app.ops import queries
 
 MESSAGE = "litehouse: the backend of an AI app in one process"
@@ -86,7 +86,10 @@ async def live(request: Request) -> Response:
 
 @operation(answer=str, answer_media="text/plain", errors=(503,))
 async def ready(request: Request) -> Response:
-    """The database can be read; 503 when not."""
+    """The database can be read, and is not too far behind the primary's; 503 when not."""
+    node: Node = request.scope["state"]["node"]
+    if node.lag_ms is None or node.lag_ms >= MAX_LAG_SECONDS * 1000:
+        raise Unavailable("This machine is too far behind the primary")
     await db_of(request).read(queries.get_sequence)
     return PlainTextResponse("ready")
 

@@ -35,7 +35,7 @@ async def show(request: Request) -> Response:
 def _admit(request: Request) -> None:
     if authenticator_of(request).is_operator(request) or _bears_token(request) or _is_private_peer(request):
         return
-    raise Unauthenticated("Unauthorized")
+    raise Unauthenticated("Unauthorized", certain=True)
 
 
 def _bears_token(request: Request) -> bool:

@@ -15,6 +15,8 @@ CREDENTIALS = {BEARER: "Session token", API_KEY: "API key", ADMIN: "Operator", D
 PLACES = {
     "anywhere": ("Any region", "The nearest machine answers."),
     "at_primary": ("Primary", "Runs where the database is written, wherever you call it."),
+    "at_home": ("Home", "Runs where the instance lives, wherever you call it."),
+    "here": ("This machine", "Says something of the machine that you reached."),
 }
 METHODS = ("get", "post", "put", "patch", "delete")
 

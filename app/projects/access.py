@@ -126,7 +126,7 @@ def require_instance(
     if level < least or instance is None:
         raise refusal(principal, level, least, absent)
     if instance.state == CREATING and not unready:
-        raise Unavailable("The instance is being copied")
+        raise Unavailable("The instance is being copied", certain=False)
     return level, instance
 
 
@@ -153,7 +153,7 @@ def refusal(principal: Principal, level: Level, least: Level, absent: str) -> Ap
 def check_id(text: str, absent: str) -> None:
     """NotFound for what cannot be an id, so that it never becomes a path or a query."""
     if not _ID.fullmatch(text):
-        raise NotFound(absent)
+        raise NotFound(absent, certain=True)
 
 
 def cap_of(key: ApiKey) -> Level:

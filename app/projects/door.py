@@ -73,7 +73,7 @@ def user_of(principal: Principal, least: Level) -> Account:
     """The user of a route that belongs to no project. Unauthenticated for nobody, Forbidden for a delegate, and for
     a key that is narrowed to a project or an instance, or may do less than `least`."""
     if principal.kind is Kind.ANONYMOUS:
-        raise Unauthenticated(MINDCACHE.missing)
+        raise Unauthenticated(MINDCACHE.missing, certain=True)
     account, key = account_of(principal), principal.key
     if key is not None and key.scope_type != "account":
         raise Forbidden(f"This key is limited to one {key.scope_type}")

@@ -38,7 +38,7 @@ async def show_all(request: Request) -> Response:
     principal = await enter(request)
     public = query_choice(request, "include", ("own", "public")) == "public"
     if principal.kind is Kind.ANONYMOUS and not public:
-        raise Unauthenticated(MINDCACHE.missing)
+        raise Unauthenticated(MINDCACHE.missing, certain=True)
     asked = read_page(request)
     rows = await db_of(request).read(projects.list_all, principal, public, asked)
     return page_response(request, asked, rows, ProjectsView([projects.view(row) for row in rows[: asked.limit]]))

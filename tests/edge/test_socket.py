@@ -362,11 +362,6 @@ async def test_a_listener_of_a_socket_that_is_gone_is_told_so() -> None:
         assert await late.closed_with() == 1006
 
 
-async def test_a_socket_knows_its_peer() -> None:
-    async with watched() as watch, watch.wire() as (_, listener):
-        assert listener.socket.peer == "127.0.0.1"
-
-
 async def receive_long(wire: Wire) -> tuple[bytes, list[tuple[int, bytes]]]:
     """A text in fragments, and what came between them."""
     text, between, opcode = b"", list[tuple[int, bytes]](), TEXT

@@ -10,6 +10,7 @@ import pytest
 from app.edge import writer
 from app.edge.changes import announce
 from app.edge.database import Database, Group, Position, Transaction
+from app.edge.job import waited_before
 from app.errors import Unavailable
 from tests.edge.conftest import Gate, Refused, add, add_then_refuse, held, names, opened, together
 
@@ -210,6 +211,19 @@ async def test_overdue_jobs_answer_503_and_do_not_run_later(
         watchful(60.0)
     assert await things.write(add, "later") == "later"
     assert names(things.path) == {"later"}
+
+
+async def test_what_was_waited_elsewhere_counts(watchful: Callable[[float], None], things: Database) -> None:
+    async with held(things):
+        watchful(10.0)
+        first = asyncio.ensure_future(things.write(add, "first"))
+        await asyncio.sleep(0)
+        waited_before.set(10.0)
+        with pytest.raises(Unavailable, match="too slow"):
+            await asyncio.wait_for(things.write(add, "overdue"), 5)
+        assert not first.done()
+    await first
+    assert names(things.path) == {"first"}
 
 
 async def test_a_job_that_is_overdue_within_its_group_does_not_run(

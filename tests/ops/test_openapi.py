@@ -44,7 +44,8 @@ def test_a_mark_names_the_refusals_that_follow_from_it(route: Route) -> None:
 
 
 def test_every_route_stands_in_the_document_with_its_room_and_placement(described: dict[str, Any]) -> None:
-    for route in ROUTES:
+    # An upgrade is a GET too, and stands in place of the GET that only asks for one.
+    for route in {(route.path, route.verb): route for route in ROUTES}.values():
         found = described["paths"][re.sub(r":\w+}", "}", route.path)][route.verb.lower()]
         assert found["tags"] == [route.endpoint.__module__.split(".")[1]]
         assert found["x-placement"] == route.placement.value
