@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.accounts.clerk_api import ClerkApi
 from app.accounts.enrichment import Enrichment
-from app.edge import changes, expiring, migrate, node, origins, sqlite
+from app.edge import changes, expiring, origins, replication, sqlite
 from app.edge.changes import Changes
 from app.edge.clock import now_ms
 from app.edge.cors import Cors
@@ -41,6 +41,7 @@ from app.webhooks import outbox, signing
 from app.webhooks.delivery import Deliverer
 
 HOUSEKEEPING_SECONDS = 5.0
+RETRY_SECONDS = 1.0
 
 log = structlog.get_logger("main")
 
@@ -82,22 +83,26 @@ async def _open(
     stack: AsyncExitStack,
 ) -> dict[str, Any]:
     sqlite.assert_one_module()
-    migrate.migrate(settings.database_path, "core")
+    engine = replication.of(settings)
+    node, mount = await replication.prepare(engine, settings)
 
     feed = Changes()
 
     def committed(group: Group) -> None:
         feed.committed(group)
         metrics.observe_group(group)
+        if group.position is not None:
+            node.advance(group.position)
 
-    db = Database(settings.database_path, committed)
+    db = Database(settings.database_path, committed, mount)
     db.open()
     stack.push_async_callback(db.close)
     metrics.watch(db)
     await feed.start(db)
 
-    cors.set_rows(db.read_now(origins.list_origins))
-    feed.listen(origins.TOPIC, lambda _: cors.set_rows(db.read_now(origins.list_origins)))
+    listed = asyncio.Event()
+    feed.listen(origins.TOPIC, lambda _: listed.set())
+    cors.set_rows(await db.read(origins.list_origins))
 
     outbound = Outbound(settings.outbound_allow)
     stack.push_async_callback(outbound.close)
@@ -111,30 +116,32 @@ async def _open(
     entrance = Entrance(db, authenticator)
     deliverer = Deliverer(db, outbound, webhooks.may_hear)
     feed.listen(outbox.TOPIC, deliverer.wake)
-    if await db.read(project_queries.list_creating):
-        await db.write(instances.discard_unfinished)
-    stack.push_async_callback(_write_uses, db, authenticator, entrance)
+    if node.is_primary:
+        if await db.read(project_queries.list_creating):
+            await db.write(instances.discard_unfinished)
+        stack.push_async_callback(_write_uses, db, authenticator, entrance)
 
     hubs = Hubs(db, settings.instances_dir)
     hubs.listen(feed)
     stack.push_async_callback(hubs.close)
     dev_user = await db.read(identity_queries.find_account, users.DEV_USER) if settings.dev_user else None
 
-    for task in (
+    tasks = [
         hubs.sweep(),
         requests.run(),
-        feed.follow(db),
-        enrichment.run(),
-        deliverer.run(),
-        _keep_house(db, authenticator, entrance),
+        engine.run(node, db, feed),
+        _list_origins(db, cors, listed),
         _warm_up(answered, settings, tokens),
-    ):
+    ]
+    if node.is_primary:
+        tasks += [enrichment.run(), deliverer.run(), _keep_house(db, authenticator, entrance)]
+    for task in tasks:
         running = asyncio.create_task(task)
         stack.push_async_callback(_end, running)
     return {
         "settings": settings,
         "db": db,
-        "node": node.single(settings),
+        "node": node,
         "metrics": metrics,
         "running": Running(),
         "authenticator": authenticator,
@@ -164,6 +171,19 @@ def _freeze() -> None:
     """Take what is here to stay out of the collector's sight: a full collection of it stops everybody for 20 ms."""
     gc.collect()
     gc.freeze()
+
+
+async def _list_origins(db: Database, cors: Cors, listed: asyncio.Event) -> None:
+    """Read the origins anew each time that they have changed."""
+    while True:
+        await listed.wait()
+        listed.clear()
+        try:
+            cors.set_rows(await db.read(origins.list_origins))
+        except AppError as error:
+            log.warning("origins_not_read", error=error.message)
+            listed.set()
+            await asyncio.sleep(RETRY_SECONDS)
 
 
 async def _keep_house(db: Database, authenticator: Authenticator, entrance: Entrance) -> None:

@@ -158,6 +158,12 @@ def read_paths(environ: Mapping[str, str] = os.environ, *, data_dir: str | None 
     return paths
 
 
+def read_place(environ: Mapping[str, str] = os.environ) -> Regions:
+    """Where this machine stands, for a command: what else is missing or wrong is the server's to say."""
+    reader = _Reader(environ)
+    return read_regions(reader.text, reader.parts, reader.number)[0]
+
+
 def _paths(reader: "_Reader", given: object) -> tuple[Path, Path]:
     folder = Path(str(given or reader.text("DATA_DIR") or "data"))
     # A folder on the command line is meant whole: it goes before DATABASE_PATH too.

@@ -27,7 +27,7 @@ class RawRows:
 
     def __init__(self, database: Path) -> None:
         migrate.migrate(database, "core")
-        self._raw = sqlite.connect(database)
+        self._raw = sqlite.connect(database, mapped=True)
         self._raw.execute("PRAGMA synchronous = FULL")
         self._raw.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         self._written = 0

@@ -219,7 +219,7 @@ def test_the_scanners_are_connections_of_the_one_module() -> None:
         if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("aiosqlite.")
     ]
     assert len(made) == 1
-    assert "sqlite.connect(self.path, read_only=True)" in made[0]
+    assert "sqlite.connect(self.path, read_only=True, mapped=local)" in made[0]
 
 
 def route_name(route: Route) -> str:

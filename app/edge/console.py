@@ -14,8 +14,9 @@ import msgspec
 from app.edge import logs, migrate, sqlite
 from app.edge.clock import instant, parse_instant
 from app.edge.database import Database
+from app.edge.mount import Mount, mount_of
 from app.errors import AppError
-from app.settings import SettingsError, read_paths
+from app.settings import SettingsError, read_paths, read_place
 
 T = TypeVar("T")
 
@@ -33,6 +34,7 @@ class Console(NamedTuple):
     data_dir: Path
     database_path: Path
     as_json: bool
+    mount: Mount = Mount.NONE
 
     def write(self, fn: Callable[..., T], *args: object) -> T:
         """`Database.write` beside a running server: it waits its turn, and the server sees what it announces."""
@@ -41,10 +43,15 @@ class Console(NamedTuple):
     def read(self, fn: Callable[..., T], *args: object) -> T:
         return asyncio.run(self.use(lambda db: db.read(fn, *args)))
 
+    def require_primary(self) -> None:
+        """Refuse on a replica: it cannot be written, and while a long read is open nothing arrives there."""
+        if self.mount is Mount.REPLICA:
+            raise click.ClickException("This is a replica: run this at the primary.")
+
     async def use(self, work: Callable[[Database], Awaitable[T]]) -> T:
         """Open the database for as long as `work` takes."""
         require_current(self.database_path)
-        db = Database(self.database_path)
+        db = Database(self.database_path, mount=self.mount)
         try:
             db.open()
             return await work(db)
@@ -84,7 +91,7 @@ def options(fn: Callable[..., None]) -> Callable[..., None]:
         # What a command has to say it says itself.
         logs.configure("critical")
         with errors_in_one_line():
-            fn(Console(*read_paths(data_dir=data_dir), as_json), *args, **given)
+            fn(Console(*read_paths(data_dir=data_dir), as_json, mount_of(read_place())), *args, **given)
 
     return command
 

@@ -39,7 +39,9 @@ class Metrics:
         self._refusals = Counter("litehouse_quota_refusals", "Reservations refused with 402.", registry=self.registry)
 
     def watch(self, db: Database) -> None:
-        self._queue.set_function(lambda: db.writer.queued)
+        writer = db.writer
+        if writer is not None:
+            self._queue.set_function(lambda: writer.queued)
 
     def observe_request(self, route: str | None, method: str, status: int, seconds: float) -> None:
         key = (route, method, status)

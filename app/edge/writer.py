@@ -17,6 +17,7 @@ import structlog
 
 from app.edge import sqlite
 from app.edge.job import Job
+from app.edge.mount import Mount
 from app.edge.transaction import Position, Transaction, TransactionLost
 from app.errors import Unavailable
 
@@ -27,6 +28,8 @@ QUEUE_SECONDS = 7.5
 GROUP_JOBS = 500
 GROUP_SECONDS = 0.05
 CHECKPOINT_PAGES = 8_000
+# A commit on a mount costs the more the longer the log is (docs/edge.md).
+MOUNT_CHECKPOINT_PAGES = 1_000
 WAL_BYTES = 1 << 30
 WAL_CHECK_SECONDS = 1.0
 WATCH_SECONDS = 0.5
@@ -46,8 +49,9 @@ class Group(NamedTuple):
 class Writer:
     """Runs jobs `(tx, *args)` in order. A job is pure: after a broken group it runs a second time."""
 
-    def __init__(self, path: Path, committed: Callable[[Group], None]) -> None:
+    def __init__(self, path: Path, committed: Callable[[Group], None], mount: Mount = Mount.NONE) -> None:
         self._path = path
+        self._mounted = mount is not Mount.NONE
         self._committed = committed
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._waiting: deque[Job] = deque()
@@ -104,11 +108,12 @@ class Writer:
     # -- on the writer's thread ------------------------------------------------------------------------
 
     def _open(self) -> Any:
-        raw = sqlite.connect(self._path, other_threads=True)
-        raw.execute("PRAGMA journal_mode = WAL")
+        raw = sqlite.connect(self._path, other_threads=True, mapped=not self._mounted)
+        sqlite.enter_wal(raw)
         raw.execute("PRAGMA synchronous = FULL")
         raw.execute("PRAGMA cache_spill = OFF")
-        raw.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        pages = MOUNT_CHECKPOINT_PAGES if self._mounted else CHECKPOINT_PAGES
+        raw.execute(f"PRAGMA wal_autocheckpoint = {pages}")
         return raw
 
     def _run(self) -> None:

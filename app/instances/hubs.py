@@ -42,6 +42,8 @@ class Hubs:
         self._open: dict[str, Hub] = {}
         self._opening: dict[str, asyncio.Lock] = {}
         self._closing = False
+        # Of two reads the one that began first may end last: what is held to must be what was read last.
+        self._asking = asyncio.Lock()
 
     def listen(self, changes: Changes) -> None:
         """Close what was deleted, and ask again what each member may do when that has changed."""
@@ -100,6 +102,7 @@ class Hubs:
         for hub in self.seen():
             hub.audience.close_all(GOING_AWAY, GOING_AWAY_REASON, protocol.going_away(away_ms()))
             await self._stop(hub)
+        await self._relay.close()
         self._stores.close()
 
     async def _start(self, instance_id: str) -> Hub:
@@ -148,19 +151,19 @@ class Hubs:
     async def _review(self) -> None:
         """Ask again what every member may do: downgraded in place, or closed."""
         for hub in self.seen():
-            row = await self._db.read(access_queries.find_instance, hub.id)
-            hub.read_only = row.is_readonly if row is not None else True
+            async with self._asking:
+                row = await self._db.read(access_queries.find_instance, hub.id)
+                hub.read_only = row.is_readonly if row is not None else True
             for member in list(hub.audience.members.values()):
                 await self.review(hub, member)
 
     async def review(self, hub: Hub, member: Member) -> None:
         """Ask again what a member may do."""
         try:
-            level = await self._db.read(_level, member.caller.asked, hub.id, now_ms())
+            async with self._asking:
+                self._hold_to(member, await self._db.read(_level, member.caller.asked, hub.id, now_ms()))
         except AppError as error:
             log.warning("access_not_reviewed", instance=hub.id, error=error.message)
-            return
-        self._hold_to(member, level)
 
     def _hold_to(self, member: Member, level: Level) -> None:
         level = min(level, member.cap)

@@ -21,7 +21,12 @@ def doctor_command(out: Console) -> None:
     """
     findings = list(
         doctor.examine(
-            out.data_dir, out.database_path, lambda: out.read(queries.find_newest_receipt_ms), os.environ, now_ms()
+            out.data_dir,
+            out.database_path,
+            lambda: out.read(queries.find_newest_receipt_ms),
+            os.environ,
+            now_ms(),
+            out.mount,
         )
     )
     out.show_all(

@@ -7,9 +7,9 @@ from starlette.responses import PlainTextResponse, Response
 import app
 from app.edge.clock import instant, now_ms
 from app.edge.http import db_of, json_response, settings_of
-from app.edge.node import Node
+from app.edge.node import MAX_LAG_SECONDS, Node
 from app.edge.openapi import operation
-from app.errors import AppError
+from app.errors import AppError, Unavailable
 from app.ops import queries
 
 MESSAGE = "litehouse: the backend of an AI app in one process"
@@ -51,7 +51,8 @@ class Addresses(msgspec.Struct):
 
 
 class HealthView(msgspec.Struct):
-    """`lagMs` is how far this machine is behind the primary; null while that is not known."""
+    """`lagMs` is how far this machine is behind the primary; null while that is not known. `position` is how far its
+    database has come, as `X-Txid` says it."""
 
     status: str
     environment: str
@@ -64,6 +65,7 @@ class HealthView(msgspec.Struct):
     machine: str
     primary: bool
     lagMs: int | None
+    position: str | None
 
 
 @operation(answer=ServiceView)
@@ -83,7 +85,10 @@ async def live(request: Request) -> Response:
 
 @operation(answer=str, answer_media="text/plain", errors=(503,))
 async def ready(request: Request) -> Response:
-    """The database can be read; 503 when not."""
+    """The database can be read, and is not too far behind the primary's; 503 when not."""
+    node: Node = request.scope["state"]["node"]
+    if not node.is_fresh:
+        raise Unavailable(f"This replica is not known to be less than {MAX_LAG_SECONDS} s behind the primary")
     await db_of(request).read(queries.get_sequence)
     return PlainTextResponse("ready")
 
@@ -117,6 +122,7 @@ async def api_health(request: Request) -> Response:
         machine=node.machine,
         primary=node.is_primary,
         lagMs=node.lag_ms,
+        position=str(node.position) if node.position else None,
     )
     return json_response(view, 200 if healthy else 503)
 

@@ -81,6 +81,7 @@ def import_d1(out: Console, dump: Path, name: str | None) -> None:
 @console.options
 def verify_usage(out: Console) -> None:
     """Compute the counters again from the ledger; exit 1 where the two differ."""
+    out.require_primary()
     console.require_current(out.database_path)
     with sqlite.snapshot(out.database_path) as raw:
         report = verify.verify(Connection(raw))
