@@ -99,6 +99,7 @@ async def _open(
     stack.push_async_callback(db.close)
     metrics.watch(db)
     await feed.start(db)
+    node.advance(await feed.catch_up(db))
 
     listed = asyncio.Event()
     feed.listen(origins.TOPIC, lambda _: listed.set())
