@@ -70,6 +70,11 @@ class Machine:
         here, there = (self.health()["position"] or "none-0").split("-")
         return bool(here == epoch and int(there) >= int(sequence))
 
+    def start(self) -> None:
+        self.server.start()
+        # The port is open before the app is.
+        assert self.get("/livez").status_code == 200
+
     def stop(self) -> None:
         if self.server.process is not None and self.server.process.poll() is None:
             self.server.stop()
@@ -102,7 +107,7 @@ class Cluster:
         with ThreadPoolExecutor() as pool:
             self.engine.start(self.primary.name)
             list(pool.map(self.engine.start, [replica.name for replica in self.replicas]))
-            list(pool.map(lambda machine: machine.server.start(), self.machines))
+            list(pool.map(Machine.start, self.machines))
 
     def close(self) -> None:
         for machine in self.machines:

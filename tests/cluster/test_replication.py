@@ -157,7 +157,7 @@ def test_a_primary_that_is_killed_loses_nothing_that_it_acknowledged(own_cluster
     for replica in own_cluster.replicas:
         until(lambda replica=replica: replica.has(txid))
         assert names <= project_names(replica)
-    own_cluster.primary.server.start()
+    own_cluster.primary.start()
     assert names <= project_names(own_cluster.primary)
     later = make_project(own_cluster, "after the kill")
     for replica in own_cluster.replicas:
@@ -170,7 +170,7 @@ def test_a_machine_that_was_away_has_everything_when_it_is_back(own_cluster: Clu
     own_cluster.engine.stop(replica.name)
     txid = make_project(own_cluster, "while away")
     own_cluster.engine.start(replica.name)
-    replica.server.start()
+    replica.start()
     until(lambda: replica.has(txid))
     assert "while away" in project_names(replica)
 
@@ -180,7 +180,7 @@ def test_replicas_follow_a_primary_whose_engine_was_started_again(own_cluster: C
     own_cluster.primary.stop()
     own_cluster.engine.stop(PRIMARY)
     own_cluster.engine.start(PRIMARY)
-    own_cluster.primary.server.start()
+    own_cluster.primary.start()
     later = make_project(own_cluster, "after")
     for replica in own_cluster.replicas:
         until(lambda replica=replica: replica.has(later))
