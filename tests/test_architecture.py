@@ -53,6 +53,12 @@ SQL = re.compile(
 BREAKS_THE_GROUP = re.compile(
     r"\bDEFERRED\b|\bDEFERRABLE\b|\bOR\s+ROLLBACK\b|defer_foreign_keys|RAISE\s*\(\s*ROLLBACK", re.I
 )
+# Each of these has been seen to end LiteFS, or to stop a replica until its data was wiped: docs/edge.md.
+ENDS_LITEFS = re.compile(
+    r"\bVACUUM\b(?!\s+INTO)|\bjournal_mode\s*=(?!\s*WAL\b)|\bcache_spill\s*=(?!\s*OFF\b)|\blocking_mode\b|"
+    r"\bauto_vacuum\b|\bpage_size\s*=|\bwritable_schema\b",
+    re.I,
+)
 ENDS_THE_TRANSACTION = re.compile(r"\s*(BEGIN|COMMIT|END|ROLLBACK|SAVEPOINT|RELEASE|VACUUM|ATTACH|DETACH)\b")
 DATABASE_FILE = re.compile(r"database_path|\bdb\.path|core\.db|\.db\b|-wal|-shm")
 OPENS_A_FILE = {
@@ -173,6 +179,49 @@ def test_no_statement_breaks_the_group(path: Path) -> None:
                 assert not re.fullmatch(r"(.*\.)?_?(connection|raw|conn|tx|reader)", held), (
                     f"{name_of(path)}: with {held}"
                 )
+
+
+@every([*MODULES, *sorted((ROOT / "migrations").rglob("*.sql"))])
+def test_no_statement_ends_a_replicating_file_system(path: Path) -> None:
+    written = [path.read_text()] if path.suffix == ".sql" else list(texts(path))
+    assert [text for text in written if ENDS_LITEFS.search(text)] == []
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "VACUUM",
+        "vacuum main",
+        "PRAGMA journal_mode = DELETE",
+        "PRAGMA journal_mode=off",
+        "PRAGMA cache_spill = ON",
+        "PRAGMA locking_mode = EXCLUSIVE",
+    ],
+)
+def test_what_ends_a_replicating_file_system_is_recognised(statement: str) -> None:
+    assert ENDS_LITEFS.search(statement)
+
+
+def test_the_journal_mode_is_set_in_one_place_only() -> None:
+    places = {name_of(path) for path in MODULES for text in texts(path) if "journal_mode" in text}
+    assert places == {"app/edge/sqlite.py"}
+
+
+def test_whatever_writes_the_core_holds_its_pages_until_the_commit() -> None:
+    """A page cache that has spilled before a savepoint is rolled back ends LiteFS."""
+    spills = {name_of(path) for path in MODULES for text in texts(path) if "cache_spill" in text}
+    others = {name_of(path) for path in WRITERS_OF_OTHER_FILES}
+    assert spills - others == {"app/edge/migrate.py", "app/edge/writer.py"}
+    makers = {
+        name_of(path)
+        for path in MODULES
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) == "sqlite.connect"
+        and not any(given.arg == "read_only" for given in node.keywords)
+    }
+    # It opens for writing what it only reads, and never on a replica: what SQLite checks depends on it.
+    assert makers - others - {"app/edge/integrity.py"} == spills - others
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "migrations").rglob("*.sql")), ids=name_of)
