@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from bench import generator, ingesting, profile, reading, report, starting
+from bench import generator, ingesting, mounted, profile, reading, report, starting
 from bench.figure import Figure, Missing
 from bench.process import Refused
 from bench.stage import QUICK, Extent, Stage, set_up
@@ -25,6 +25,7 @@ FIGURES: dict[str, Callable[[Stage], Iterator[Figure]]] = {
     "length": reading.measure_length,
     "start": starting.measure_start,
     "memory": starting.measure_memory,
+    "litefs": mounted.measure_litefs,
 }
 
 
@@ -40,12 +41,17 @@ def main(quick: bool, names: tuple[str, ...], json_path: Path | None, profiled: 
         if profiled is not None:
             profile.show(stage, profiled)
             return
-        taken = _measure(stage, names or tuple(FIGURES))
+        taken = _measure(stage, names or _all_that_can_be())
     report.print_table(taken)
     if json_path is not None:
         json_path.write_bytes(msgspec.json.format(msgspec.json.encode(report.as_json(taken))))
     if any(isinstance(figure, Missing) for figure in taken):
         sys.exit(1)
+
+
+def _all_that_can_be() -> tuple[str, ...]:
+    """All figures, without LiteFS's where that program is not."""
+    return tuple(name for name in FIGURES if name != "litefs" or mounted.can_be_measured())
 
 
 def _measure(stage: Stage, names: tuple[str, ...]) -> list[Figure | Missing]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from app.edge import migrate, sqlite
 from app.edge.clock import now_ms
 from app.edge.database import Database, Transaction
+from app.edge.mount import Mount
 from app.identity import api_keys, users
 from app.identity.ids import Secret, new_ak_key, new_id
 from bench import messages
@@ -28,11 +29,11 @@ FILL = """
 """
 
 
-def make(database: Path) -> str:
+def make(database: Path, mount: Mount = Mount.NONE) -> str:
     """A migrated database with everybody in it; the text of the relay's key."""
     migrate.migrate(database, "core")
     secret = new_ak_key()
-    asyncio.run(_write(database, secret))
+    asyncio.run(_write(database, secret, mount))
     return secret.text
 
 
@@ -68,8 +69,8 @@ def count_rows(database: Path) -> int:
         raw.close()
 
 
-async def _write(database: Path, secret: Secret) -> None:
-    db = Database(database)
+async def _write(database: Path, secret: Secret, mount: Mount) -> None:
+    db = Database(database, mount=mount)
     try:
         db.open()
         await db.write(_populate, secret, now_ms())
