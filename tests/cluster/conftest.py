@@ -29,6 +29,13 @@ def own_cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Clus
         yield made
 
 
+@pytest.fixture
+def stood_in_cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """Over the stand-in, for what the real one does only when it is set up otherwise."""
+    with running("standin", tmp_path) as made:
+        yield made
+
+
 @pytest.fixture(params=[ON_LITEFS])
 def real_cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster]:
     """Over the real LiteFS, for what only that can show."""

@@ -203,3 +203,35 @@ def answer_of(machine: Machine, path: str) -> httpx.Response:
     answer: httpx.Response = machine.get(path)
     assert answer.status_code != 500, answer.text
     return answer
+
+
+def test_commands_on_a_replica_read_and_leave_the_rest_to_the_primary(cluster: Cluster) -> None:
+    replica = cluster.replicas[0]
+    added = cluster.primary.server.command("origins", "add", "https://seen.example.com")
+    assert added.returncode == 0, added.stderr
+    until(lambda: "https://seen.example.com" in replica.server.command("origins", "list").stdout)
+    for words in (
+        ("origins", "add", "https://lost.example.com"),
+        ("migrate",),
+        ("verify-usage",),
+    ):
+        refused = replica.server.command(*words)
+        assert refused.returncode == 1
+        assert "replica" in refused.stderr.lower()
+        assert "Traceback" not in refused.stderr
+    assert "lost" not in cluster.primary.server.command("origins", "list").stdout
+    assert "integrity" not in replica.server.command("doctor").stdout
+
+
+def test_an_origin_that_is_listed_at_the_primary_is_allowed_everywhere(cluster: Cluster) -> None:
+    origin = "https://new.example.com"
+    assert cluster.primary.server.command("origins", "add", origin).returncode == 0
+    for machine in cluster.machines:
+        until(lambda machine=machine: allows(machine, origin))
+    assert cluster.primary.server.command("origins", "remove", origin).returncode == 0
+    for machine in cluster.machines:
+        until(lambda machine=machine: not allows(machine, origin))
+
+
+def allows(machine: Machine, origin: str) -> bool:
+    return machine.get("/livez", Origin=origin).headers.get("access-control-allow-origin") == origin
