@@ -20,6 +20,7 @@ from app.edge.database import Database, Group
 from app.edge.front import Front
 from app.edge.idempotency import Running
 from app.edge.metrics import Metrics
+from app.edge.node import Node
 from app.edge.outbound import Outbound
 from app.edge.request_log import RequestLog
 from app.edge.router import Router
@@ -28,6 +29,7 @@ from app.identity import api_keys, users
 from app.identity import queries as identity_queries
 from app.identity.authenticator import Authenticator
 from app.identity.clerk import ClerkTokens
+from app.identity.principal import Account
 from app.instances.connection import Rooms
 from app.instances.hubs import Hubs
 from app.instances.tickets import Tickets
@@ -41,7 +43,8 @@ from app.webhooks import outbox, signing
 from app.webhooks.delivery import Deliverer
 
 HOUSEKEEPING_SECONDS = 5.0
-RETRY_SECONDS = 1.0
+RETRY_SECONDS = 0.5
+DEV_USER_SECONDS = 10.0
 
 log = structlog.get_logger("main")
 
@@ -125,7 +128,7 @@ async def _open(
     hubs = Hubs(db, settings.instances_dir)
     hubs.listen(feed)
     stack.push_async_callback(hubs.close)
-    dev_user = await db.read(identity_queries.find_account, users.DEV_USER) if settings.dev_user else None
+    dev_user = await _find_dev_user(db, node) if settings.dev_user else None
 
     tasks = [
         hubs.sweep(),
@@ -154,6 +157,19 @@ async def _open(
         "outbound": outbound,
         "description": Description(ROUTES),
     }
+
+
+async def _find_dev_user(db: Database, node: Node) -> Account | None:
+    """`dev-user`, which a replica's first start may have to wait for: the primary makes it after the tables."""
+    try:
+        async with asyncio.timeout(DEV_USER_SECONDS):
+            while True:
+                account = await db.read(identity_queries.find_account, users.DEV_USER)
+                if account is not None or node.is_primary:
+                    return account
+                await asyncio.sleep(RETRY_SECONDS)
+    except TimeoutError:
+        return None
 
 
 async def _warm_up(answered: asyncio.Event, settings: Settings, tokens: ClerkTokens) -> None:
