@@ -18,6 +18,7 @@ T = TypeVar("T")
 REGIONS = {"m-fra": "fra", "m-ams": "ams", "m-nrt": "nrt"}
 PRIMARY, AMS, NRT = REGIONS
 SOON_SECONDS = 15.0
+LOOK_SECONDS = 0.03
 PEER_SECRET = "a-secret-of-the-machines-of-this-test-cluster"
 JWT_SECRET = "a-secret-for-the-tokens-of-this-test-cluster"
 
@@ -27,7 +28,8 @@ def until(look: Callable[[], T], seconds: float = SOON_SECONDS) -> T:
     deadline = time.monotonic() + seconds
     while not (found := look()):
         assert time.monotonic() < deadline, f"not within {seconds:g} s"
-        time.sleep(0.003)
+        # A machine lets a user in six hundred times a minute.
+        time.sleep(LOOK_SECONDS)
     return found
 
 
