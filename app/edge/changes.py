@@ -45,11 +45,16 @@ class Changes:
     def __init__(self) -> None:
         self._listeners: dict[str, list[Listener]] = defaultdict(list)
         self._sequence = 0
+        self._lost: Callable[[], None] = lambda: None
         self._woken = asyncio.Event()
         self._reading = asyncio.Lock()
 
     def listen(self, topic: str, listener: Listener) -> None:
         self._listeners[topic].append(listener)
+
+    def when_lost(self, act: Callable[[], None]) -> None:
+        """What to do when changes were trimmed that nobody here has heard: no cache can be trusted any more."""
+        self._lost = act
 
     def committed(self, group: Group) -> None:
         """Evict what a group of our own writer announced. Where that fails, `catch_up` tells it again."""
@@ -81,6 +86,10 @@ class Changes:
         """Tell what is new; how far the core had come when it was read."""
         async with self._reading:
             position, rows = await db.read(_since, self._sequence)
+            # No sequence is ever left out: a transaction that is rolled back gives its numbers back.
+            if rows and rows[0][0] > self._sequence + 1:
+                log.warning("changes_lost", after=self._sequence, before=rows[0][0])
+                self._lost()
             for sequence, topic, key in rows:
                 self._tell(topic, key)
                 # After it was told, so that a change which a listener failed on is read once more.

@@ -220,6 +220,20 @@ async def test_a_process_whose_database_was_restored_ends(tmp_path: Path) -> Non
         await until(lambda: running.ended)
 
 
+async def test_a_process_that_was_away_for_longer_than_changes_are_kept_ends(tmp_path: Path) -> None:
+    """What it holds in its caches nobody can tell it to forget."""
+    async with following(Speaker(), tmp_path) as running:
+        path = running.settings.database_path
+        heard: list[str] = []
+        running.feed.listen("key", heard.append)
+        for sequence in (1, 2):
+            change(path, f"INSERT INTO changes (sequence, topic, key) VALUES ({sequence}, 'key', 'k{sequence}')")
+        await until(lambda: len(heard) == 2)
+        assert running.ended == 0
+        change(path, "INSERT INTO changes (sequence, topic, key) VALUES (4, 'key', 'k4')")
+        await until(lambda: running.ended)
+
+
 def test_the_process_ends_as_the_platform_would_end_it() -> None:
     stopped: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))

@@ -87,6 +87,7 @@ class LiteFS:
             raise Unavailable(f"LiteFS did not answer at {self._url} within {ROLE_SECONDS:g} s") from error
 
     async def run(self, node: Node, db: Database, feed: Changes) -> None:
+        feed.when_lost(self._end)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._listen(node, feed))
             group.create_task(feed.follow(db, lambda position: self._advance(node, position)))
