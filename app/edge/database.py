@@ -9,9 +9,8 @@ from typing import Any, TypeVar
 import aiosqlite
 
 from app.edge import sqlite
-from app.edge.deadline import Deadline
 from app.edge.mount import AtPrimaryOnly, Mount
-from app.edge.readers import MOUNT_PROGRESS_STEPS, PROGRESS_STEPS, Reader, ThreadReaders
+from app.edge.readers import MOUNT_PROGRESS_STEPS, Reader, ThreadReaders
 from app.edge.transaction import Connection, Position, Row, Transaction
 from app.edge.writer import Group, Writer
 from app.errors import Unavailable
@@ -49,7 +48,7 @@ class Database:
         self._threads: ThreadReaders | None = None
         self._scanners: list[aiosqlite.Connection] = []
         self._scan_slots = asyncio.Semaphore(SCAN_CONNECTIONS)
-        self._scan_deadlines: dict[aiosqlite.Connection, Deadline] = {}
+        self._scan_deadlines: dict[aiosqlite.Connection, sqlite.Deadline] = {}
 
     def open(self) -> None:
         if self.writer is not None:
@@ -147,10 +146,10 @@ class Database:
 
     async def _open_scanner(self) -> aiosqlite.Connection:
         local = self._mount is Mount.NONE
-        deadline = Deadline(self._seconds)
+        deadline = sqlite.Deadline(self._seconds)
         scanner = await aiosqlite.Connection(
             lambda: sqlite.connect(self.path, read_only=True, mapped=local), iter_chunk_size=64
         )
-        await scanner.set_progress_handler(deadline.passed, PROGRESS_STEPS if local else MOUNT_PROGRESS_STEPS)
+        await scanner.set_progress_handler(deadline.passed, sqlite.PROGRESS_STEPS if local else MOUNT_PROGRESS_STEPS)
         self._scan_deadlines[scanner] = deadline
         return scanner

@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from app.edge import sqlite
-from app.edge.deadline import Deadline
 from app.edge.transaction import Connection
 from app.errors import Unavailable
 
 T = TypeVar("T")
 
 # Few instructions read many pages, and each page of a mount may take a millisecond.
-PROGRESS_STEPS = 20_000
 MOUNT_PROGRESS_STEPS = 500
 READ_THREADS = 4
 WAITING_READS = 1_000
@@ -27,8 +25,8 @@ class Reader:
     def __init__(self, path: Path, seconds: float, *, mounted: bool = False) -> None:
         raw = sqlite.connect(path, read_only=True, other_threads=mounted, mapped=not mounted)
         self._connection = Connection(raw)
-        self._deadline = Deadline(seconds)
-        self._deadline.watch(raw, MOUNT_PROGRESS_STEPS if mounted else PROGRESS_STEPS)
+        self._deadline = sqlite.Deadline(seconds)
+        raw.set_progress_handler(self._deadline.passed, MOUNT_PROGRESS_STEPS if mounted else sqlite.PROGRESS_STEPS)
 
     def transaction(self, fn: Callable[..., T], args: tuple[Any, ...]) -> T:
         """Run `fn(connection, *args)` in one read transaction."""

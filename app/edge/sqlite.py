@@ -29,6 +29,7 @@ WAL_RETRY_SECONDS = 0.01
 PAGE_CACHE_KIB = 65_536
 MMAP_BYTES = 1 << 30
 STATEMENTS_CACHED = 256
+PROGRESS_STEPS = 20_000
 
 if pysqlite3.sqlite_version_info < OLDEST_SAFE:
     raise ImportError(f"SQLite {pysqlite3.sqlite_version} is older than 3.51.3, which mends the WAL reset.")
@@ -59,6 +60,23 @@ _LOST_MOUNT = {
     errno.ETIMEDOUT,
     errno.ENOSPC,
 }
+
+
+class Deadline:
+    """Ends a statement that runs past it: SQLite asks every PROGRESS_STEPS instructions."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._until = float("inf")
+
+    def restart(self) -> None:
+        self._until = time.monotonic() + self._seconds
+
+    def lift(self) -> None:
+        self._until = float("inf")
+
+    def passed(self) -> int:
+        return time.monotonic() > self._until
 
 
 def assert_one_module() -> None:

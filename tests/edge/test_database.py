@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.edge import database, readers, sqlite
+from app.edge import database, sqlite
 from app.edge.database import Connection, Database, Transaction, written_position
 from app.errors import NotFound, Unavailable
 from tests.edge.conftest import add, opened
@@ -88,7 +88,7 @@ async def test_a_statement_over_its_time_is_503_and_the_next_one_works(
 
 async def test_the_end_of_a_read_is_never_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "READ_SECONDS", 0.05)
-    monkeypatch.setattr(readers, "PROGRESS_STEPS", 1)
+    monkeypatch.setattr(sqlite, "PROGRESS_STEPS", 1)
 
     def compute_for_long(connection: Connection) -> int:
         until = time.monotonic() + 0.06
