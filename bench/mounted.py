@@ -17,12 +17,15 @@ from bench.raw import RawRows
 from bench.rounds import interleave
 from bench.stage import Stage
 from tests.cluster.engines import LiteFS, why_not_litefs
+from tests.conftest import free_port
 
 PRIMARY, REPLICA = "primary", "replica"
 CONNECTIONS = 16
 ONE_ROW = "one-row commits"
 # A commit on the mount costs what it costs: only many in one make it worth having.
 GROUP_RATIO = 20.0
+ALONE = "a machine alone"
+READ_RATIO = 0.25
 SEEN_P99_MS = 100.0
 ARRIVAL_SECONDS = 10.0
 COMMITS_A_ROUND = 100
@@ -30,12 +33,17 @@ PERCENT = 100
 
 
 def measure_litefs(stage: Stage) -> Iterator[Figure]:
-    """Ingestion at the primary beside single commits on the same mount, and how soon a replica sees a commit."""
+    """Ingestion at the primary beside single commits on the same mount, reads at a replica beside a machine alone, and
+    how soon a replica sees a commit."""
     reason = why_not_litefs()
     if reason is not None:
         raise Refused(reason)
     with _mounts(stage.folder / "litefs") as engine:
-        yield _ingestion(stage, engine)
+        key = world.make(engine.database(PRIMARY), Mount.PRIMARY)
+        with _serve(stage, engine, PRIMARY) as server:
+            yield _ingestion(stage, engine, server, key)
+            with _serve(stage, engine, REPLICA) as replica:
+                yield _reading(stage, replica, key)
         yield _arrival(stage, engine)
 
 
@@ -54,11 +62,10 @@ def _mounts(folder: Path) -> Iterator[LiteFS]:
         engine.close()
 
 
-def _ingestion(stage: Stage, engine: LiteFS) -> Figure:
+def _ingestion(stage: Stage, engine: LiteFS, server: ServerProcess, key: str) -> Figure:
     database = engine.database(PRIMARY)
-    key = world.make(database, Mount.PRIMARY)
     templates, events = messages.batch(key), messages.BATCH_EVENTS
-    with closing(RawRows(database.with_name("raw.db"), mounted=True)) as raw, _serve(stage, engine) as server:
+    with closing(RawRows(database.with_name("raw.db"), mounted=True)) as raw:
 
         def ingest() -> float:
             before = world.count_rows(database)
@@ -74,19 +81,32 @@ def _ingestion(stage: Stage, engine: LiteFS) -> Figure:
     return compared(name, "events/s", given["litehouse"], ONE_ROW, given[ONE_ROW], GROUP_RATIO)
 
 
-def _serve(stage: Stage, engine: LiteFS) -> ServerProcess:
+def _reading(stage: Stage, replica: ServerProcess, key: str) -> Figure:
+    """The same question at a replica, where its read leaves the loop and crosses FUSE, and at a machine alone."""
+
+    def ask(server: ServerProcess, key: str) -> float:
+        question = messages.get(f"{messages.QUOTA}?userId={messages.user_name(1)}", key)
+        return stage.drive(server, (question,), CONNECTIONS).rate
+
+    subjects = {"litehouse": lambda: ask(replica, key), ALONE: lambda: ask(stage.litehouse, stage.key)}
+    given = interleave(stage.extent.rounds, subjects)
+    return compared("on LiteFS, quota at a replica", "requests/s", given["litehouse"], ALONE, given[ALONE], READ_RATIO)
+
+
+def _serve(stage: Stage, engine: LiteFS, machine: str) -> ServerProcess:
     regions = {
         "REPLICATION": "litefs",
-        "LITEFS_HTTP": engine.url(PRIMARY),
-        "DATABASE_PATH": str(engine.database(PRIMARY)),
-        "DATA_DIR": str(stage.folder / "litefs" / "data"),
-        "FLY_REGION": "here",
-        "FLY_MACHINE_ID": PRIMARY,
-        "PRIMARY_REGION": "here",
+        "LITEFS_HTTP": engine.url(machine),
+        "DATABASE_PATH": str(engine.database(machine)),
+        "DATA_DIR": str(stage.folder / "litefs" / machine / "data"),
+        "FLY_REGION": machine,
+        "FLY_MACHINE_ID": machine,
+        "PRIMARY_REGION": PRIMARY,
+        "PEER_PORT": str(free_port()),
         "PEER_SECRET": "bench-peer-secret-of-thirty-two-bytes",
     }
     words = [sys.executable, "-m", "app.cli", "serve", "--port", "{port}"]
-    return ServerProcess(words, stage.folder / "litefs.log", **stage.production(), **regions)
+    return ServerProcess(words, stage.folder / f"litefs-{machine}.log", **stage.production(), **regions)
 
 
 def _arrival(stage: Stage, engine: LiteFS) -> Figure:
