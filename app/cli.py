@@ -13,9 +13,10 @@ from contextlib import contextmanager
 import click
 
 import app
-from app.edge import console, folder, migrate
+from app.edge import console, folder, replication
 from app.edge.clock import now_ms
 from app.edge.database import Database
+from app.edge.mount import Mount
 from app.edge.node import Node
 from app.identity import demo
 from app.identity.demo import Demo
@@ -120,16 +121,16 @@ def _lock_data(settings: Settings) -> None:
 
 def _prepare(settings: Settings) -> tuple[Settings, Demo | None]:
     """Bring the database up to date; in development, what a first start leaves for whoever started it."""
-    migrate.migrate(settings.database_path, "core")
+    _, mount = asyncio.run(replication.prepare(replication.of(settings), settings))
     if settings.environment != DEVELOPMENT:
         return settings, None
     if settings.admin_token is None:
         settings = dataclasses.replace(settings, admin_token=folder.keep_admin_token(settings.data_dir))
-    return settings, asyncio.run(_seed(settings))
+    return settings, None if mount is Mount.REPLICA else asyncio.run(_seed(settings, mount))
 
 
-async def _seed(settings: Settings) -> Demo:
-    db = Database(settings.database_path)
+async def _seed(settings: Settings, mount: Mount) -> Demo:
+    db = Database(settings.database_path, mount=mount)
     try:
         db.open()
         return await demo.prepare(db, settings.data_dir, now_ms())

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.accounts.clerk_api import ClerkApi
 from app.accounts.enrichment import Enrichment
-from app.edge import backup, changes, expiring, migrate, node, origins, sqlite
+from app.edge import backup, changes, expiring, origins, replication, sqlite
 from app.edge.archive import Archive
 from app.edge.changes import Changes
 from app.edge.clock import now_ms
@@ -35,6 +36,7 @@ from app.identity import api_keys, users
 from app.identity import queries as identity_queries
 from app.identity.authenticator import Authenticator
 from app.identity.clerk import ClerkTokens
+from app.identity.principal import Account
 from app.instances.connection import Rooms
 from app.instances.hubs import Hubs
 from app.instances.store import Retention
@@ -51,15 +53,17 @@ from app.webhooks import outbox, signing
 from app.webhooks.delivery import Deliverer
 
 HOUSEKEEPING_SECONDS = 5.0
+RETRY_SECONDS = 0.5
+DEV_USER_SECONDS = 10.0
 
 log = structlog.get_logger("main")
 
 
 @dataclass
 class _Placed:
-    """Where this machine stands, and how it finds what lives elsewhere; `peers` only where there are any."""
+    """How what lives elsewhere is found; `peers` only where there are any, `own_node` where it was handed in."""
 
-    node: Node
+    own_node: Node | None
     home_of: HomeOf
     home_of_stream: HomeOf
     peers: Peers | None = None
@@ -79,9 +83,9 @@ def create_app(
         answered.set()
 
     front: ASGIApp = Front(Router(ROUTES), cors, requests, observe)
-    placed = _Placed(own_node or node.single(settings), home_of, home_of_stream)
+    placed = _Placed(own_node, home_of, home_of_stream)
     if settings.regions.clustered:
-        placed.peers = Peers(settings.regions, placed.node.machine)
+        placed.peers = Peers(settings.regions, settings.regions.machine or secrets.token_hex(4))
         front = PeerPort(front, placed.peers, settings.regions.peer_port)
 
     @asynccontextmanager
@@ -109,18 +113,22 @@ async def _open(
     stack: AsyncExitStack,
 ) -> dict[str, Any]:
     sqlite.assert_one_module()
-    migrate.migrate(settings.database_path, "core")
+    engine = replication.of(settings)
+    node, mount = await replication.prepare(engine, settings)
+    node = placed.own_node or node
 
     feed = Changes()
 
     def committed(group: Group) -> None:
         feed.committed(group)
         metrics.observe_group(group)
+        if group.position is not None:
+            node.advance(group.position)
 
     backed_up = backup.begin(settings)
     archive = Archive(settings.database_path, settings.ledger_path, archive_queries.VIEW)
     stack.callback(archive.close)
-    db = Database(settings.database_path, committed, archive)
+    db = Database(settings.database_path, committed, archive, mount)
     if backed_up is not None:
         stack.push_async_callback(backed_up.close)
         metrics.watch_backup(backed_up)
@@ -129,9 +137,11 @@ async def _open(
     stack.push_async_callback(db.close)
     metrics.watch(db)
     await feed.start(db)
+    node.advance(await feed.catch_up(db))
 
-    cors.set_rows(db.read_now(origins.list_origins))
-    feed.listen(origins.TOPIC, lambda _: cors.set_rows(db.read_now(origins.list_origins)))
+    listed = asyncio.Event()
+    feed.listen(origins.TOPIC, lambda _: listed.set())
+    cors.set_rows(await db.read(origins.list_origins))
 
     outbound = Outbound(settings.outbound_allow)
     stack.push_async_callback(outbound.close)
@@ -145,40 +155,41 @@ async def _open(
     entrance = Entrance(db, authenticator)
     deliverer = Deliverer(db, outbound, webhooks.may_hear)
     feed.listen(outbox.TOPIC, deliverer.wake)
-    if await db.read(project_queries.list_creating):
-        await db.write(instances.discard_unfinished)
-    stack.push_async_callback(_write_uses, db, authenticator, entrance)
+    if node.is_primary:
+        if await db.read(project_queries.list_creating):
+            await db.write(instances.discard_unfinished)
+        stack.push_async_callback(_write_uses, db, authenticator, entrance)
 
     retention = Retention(settings.history_days, settings.history_changes)
     hubs = Hubs(db, settings.instances_dir, retention, backup=backed_up)
     hubs.listen(feed)
     stack.push_async_callback(hubs.close)
-    dev_user = await db.read(identity_queries.find_account, users.DEV_USER) if settings.dev_user else None
+    dev_user = await _find_dev_user(db, node) if settings.dev_user else None
 
-    for task in (
+    tasks = [
         hubs.sweep(),
         hubs.ship_leftovers(),
         requests.run(),
-        feed.follow(db),
-        enrichment.run(),
-        deliverer.run(),
-        _keep_house(db, authenticator, entrance),
+        engine.run(node, db, feed),
+        _list_origins(db, cors, listed),
         _warm_up(answered, settings, tokens),
-    ):
+    ]
+    if node.is_primary:
+        tasks += [enrichment.run(), deliverer.run(), _keep_house(db, authenticator, entrance)]
+        if settings.regions.replicated:
+            tasks.append(Mover(db, archive).run())
+    for task in tasks:
         running = asyncio.create_task(task)
         stack.push_async_callback(_end, running)
-    if settings.regions.replicated:
-        moving = asyncio.create_task(Mover(db, archive).run(lambda: placed.node.is_primary))
-        stack.push_async_callback(_end, moving)
     if placed.peers is not None:
         # The first request that moves must not wait for a library.
         await placed.peers.session()
     return {
         "settings": settings,
         "db": db,
-        "node": placed.node,
+        "node": node,
         "backup": backed_up,
-        "placer": _placer(settings, db, placed, stack),
+        "placer": _placer(settings, db, node, placed, stack),
         "metrics": metrics,
         "running": Running(),
         "authenticator": authenticator,
@@ -192,7 +203,7 @@ async def _open(
     }
 
 
-def _placer(settings: Settings, db: Database, placed: _Placed, stack: AsyncExitStack) -> Placer | None:
+def _placer(settings: Settings, db: Database, node: Node, placed: _Placed, stack: AsyncExitStack) -> Placer | None:
     """What moves requests between machines; a machine alone moves none."""
     if placed.peers is None:
         return None
@@ -202,7 +213,20 @@ def _placer(settings: Settings, db: Database, placed: _Placed, stack: AsyncExitS
         return str(await db.read(read_position)).encode()
 
     placed.peers.answers[POSITION] = position
-    return Placer(placed.node, placed.peers, settings.regions.replay, placed.home_of, placed.home_of_stream)
+    return Placer(node, placed.peers, settings.regions.replay, placed.home_of, placed.home_of_stream)
+
+
+async def _find_dev_user(db: Database, node: Node) -> Account | None:
+    """`dev-user`, which a replica's first start may have to wait for: the primary makes it after the tables."""
+    try:
+        async with asyncio.timeout(DEV_USER_SECONDS):
+            while True:
+                account = await db.read(identity_queries.find_account, users.DEV_USER)
+                if account is not None or node.is_primary:
+                    return account
+                await asyncio.sleep(RETRY_SECONDS)
+    except TimeoutError:
+        return None
 
 
 async def _warm_up(answered: asyncio.Event, settings: Settings, tokens: ClerkTokens) -> None:
@@ -221,6 +245,19 @@ def _freeze() -> None:
     """Take what is here to stay out of the collector's sight: a full collection of it stops everybody for 20 ms."""
     gc.collect()
     gc.freeze()
+
+
+async def _list_origins(db: Database, cors: Cors, listed: asyncio.Event) -> None:
+    """Read the origins anew each time that they have changed."""
+    while True:
+        await listed.wait()
+        listed.clear()
+        try:
+            cors.set_rows(await db.read(origins.list_origins))
+        except AppError as error:
+            log.warning("origins_not_read", error=error.message)
+            listed.set()
+            await asyncio.sleep(RETRY_SECONDS)
 
 
 async def _keep_house(db: Database, authenticator: Authenticator, entrance: Entrance) -> None:

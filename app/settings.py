@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from app.environment import Environment
 from app.regions import DURABLE_ALL, DURABLE_CORE, DURABLE_OFF, NONE, Regions, read_regions
 
 DEVELOPMENT = "development"
@@ -120,7 +121,7 @@ def read_unchecked(environ: Mapping[str, str] = os.environ, *, data_dir: str | N
 
 
 def _read(environ: Mapping[str, str], given: Mapping[str, object]) -> tuple[Settings, list[str]]:
-    reader = _Reader(environ)
+    reader = Environment(environ)
     data_dir, database_path = _paths(reader, given.get("data_dir"))
     frontend = reader.parts("FRONTEND_URL") + reader.parts("EXTENSION_URL")
     listed = (*_with_www(frontend), "http://localhost:3000", "http://localhost:5173")
@@ -178,7 +179,7 @@ class Paths(NamedTuple):
 
 def read_paths(environ: Mapping[str, str] = os.environ, *, data_dir: str | None = None) -> Paths:
     """All that a command needs, also where other settings are missing."""
-    reader = _Reader(environ)
+    reader = Environment(environ)
     folder, database = _paths(reader, data_dir)
     ledger = Path(reader.text("LEDGER_PATH") or folder / "ledger.db")
     replicated = (reader.text("REPLICATION") or NONE) != NONE
@@ -187,48 +188,20 @@ def read_paths(environ: Mapping[str, str] = os.environ, *, data_dir: str | None 
     return Paths(folder, database, ledger, replicated)
 
 
-def _paths(reader: "_Reader", given: object) -> tuple[Path, Path]:
+def read_place(environ: Mapping[str, str] = os.environ) -> Regions:
+    """Where this machine stands, for a command: what else is missing or wrong is the server's to say."""
+    reader = Environment(environ)
+    return read_regions(reader.text, reader.parts, reader.number)[0]
+
+
+def _paths(reader: Environment, given: object) -> tuple[Path, Path]:
     folder = Path(str(given or reader.text("DATA_DIR") or "data"))
     # A folder on the command line is meant whole: it goes before DATABASE_PATH too.
     database = None if given else reader.text("DATABASE_PATH")
     return folder, Path(database or folder / "core.db")
 
 
-class _Reader:
-    """Reads names from the environment or from the files that it names, and keeps what was wrong."""
-
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self._environ = environ
-        self.problems: list[str] = []
-
-    def text(self, name: str) -> str | None:
-        value = self._environ.get(name, "").strip()
-        path = self._environ.get(f"{name}_FILE")
-        if value or not path:
-            return value or None
-        try:
-            return Path(path).read_text().strip() or None
-        except OSError as error:
-            self.problems.append(f"{name}_FILE: {error.strerror}: {path}")
-        except UnicodeDecodeError:
-            self.problems.append(f"{name}_FILE: not UTF-8: {path}")
-        return None
-
-    def parts(self, name: str) -> tuple[str, ...]:
-        return tuple(part.strip() for part in (self.text(name) or "").split(",") if part.strip())
-
-    def number(self, name: str, default: int) -> int:
-        text = self.text(name)
-        if text is not None and not (text.isascii() and text.isdigit()):
-            self.problems.append(f"{name}: expected a whole number, got {text!r}")
-            return default
-        return default if text is None else int(text)
-
-    def flag(self, name: str) -> bool:
-        return (self.text(name) or "").lower() in ("1", "true", "on", "yes")
-
-
-def _problems(settings: Settings, reader: _Reader) -> list[str]:
+def _problems(settings: Settings, reader: Environment) -> list[str]:
     problems = []
     if settings.environment not in (DEVELOPMENT, PRODUCTION, "test", "staging"):
         problems.append(f"ENVIRONMENT: expected development, test, staging or production, got {settings.environment!r}")

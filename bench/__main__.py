@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from bench import aging, fanout, generator, idle, ingesting, opening, profile, reading, report, starting
+from bench import aging, fanout, generator, idle, ingesting, mounted, opening, profile, reading, report, starting
 from bench.figure import Figure, Missing
 from bench.process import Refused
 from bench.stage import QUICK, Extent, Stage, set_up
@@ -29,6 +29,7 @@ FIGURES: dict[str, Callable[[Stage], Iterator[Figure]]] = {
     "connections": idle.measure_connections,
     "opening": opening.measure_opening,
     "ledger-size": aging.measure_ledger_size,
+    "litefs": mounted.measure_litefs,
 }
 # What takes minutes and gigabytes is measured when it is named.
 NAMED_ONLY = {"ledger-size"}
@@ -46,12 +47,18 @@ def main(quick: bool, names: tuple[str, ...], json_path: Path | None, profiled: 
         if profiled is not None:
             profile.show(stage, profiled)
             return
-        taken = _measure(stage, names or tuple(name for name in FIGURES if name not in NAMED_ONLY))
+        taken = _measure(stage, names or _all_that_can_be())
     report.print_table(taken)
     if json_path is not None:
         json_path.write_bytes(msgspec.json.format(msgspec.json.encode(report.as_json(taken))))
     if any(isinstance(figure, Missing) for figure in taken):
         sys.exit(1)
+
+
+def _all_that_can_be() -> tuple[str, ...]:
+    """All figures but those that have to be named, and without LiteFS's where that program is not."""
+    left_out = NAMED_ONLY if mounted.can_be_measured() else NAMED_ONLY | {"litefs"}
+    return tuple(name for name in FIGURES if name not in left_out)
 
 
 def _measure(stage: Stage, names: tuple[str, ...]) -> list[Figure | Missing]:

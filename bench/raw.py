@@ -7,7 +7,7 @@ from typing import Any
 
 from app.edge import migrate, sqlite
 from app.edge.clock import now_ms, sql_text
-from app.edge.writer import CHECKPOINT_PAGES
+from app.edge.writer import CHECKPOINT_PAGES, MOUNT_CHECKPOINT_PAGES
 from bench import messages
 
 INSERT = """
@@ -23,29 +23,29 @@ OUTPUT_DETAILS = '{"audio_tokens":200,"text_tokens":34}'
 
 
 class RawRows:
-    """One file that rows are put into, transactions of BATCH_EVENTS at a time."""
+    """One file that rows are put into, a transaction for so many at a time."""
 
-    def __init__(self, database: Path) -> None:
+    def __init__(self, database: Path, *, mounted: bool = False) -> None:
         migrate.migrate(database, "core")
-        self._raw = sqlite.connect(database)
+        self._raw = sqlite.connect(database, mapped=not mounted)
         self._raw.execute("PRAGMA synchronous = FULL")
-        self._raw.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        self._raw.execute(f"PRAGMA wal_autocheckpoint = {MOUNT_CHECKPOINT_PAGES if mounted else CHECKPOINT_PAGES}")
         self._written = 0
 
     def close(self) -> None:
         self._raw.close()
 
-    def rate(self, seconds: float) -> float:
-        """Rows a second; the time in which rows are made up is not counted."""
+    def rate(self, seconds: float, rows: int = messages.BATCH_EVENTS) -> float:
+        """Rows a second, `rows` to a commit; the time in which rows are made up is not counted."""
         written, spent = 0, 0.0
         while spent < seconds:
-            rows = [self._row() for _ in range(messages.BATCH_EVENTS)]
+            made = [self._row() for _ in range(rows)]
             begun = time.perf_counter()
             self._raw.execute("BEGIN IMMEDIATE")
-            self._raw.executemany(INSERT, rows)
+            self._raw.executemany(INSERT, made)
             self._raw.execute("COMMIT")
             spent += time.perf_counter() - begun
-            written += len(rows)
+            written += rows
         return written / spent
 
     def _row(self) -> tuple[Any, ...]:

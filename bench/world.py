@@ -7,6 +7,7 @@ from pathlib import Path
 from app.edge import migrate, sqlite
 from app.edge.clock import now_ms
 from app.edge.database import Database, Transaction
+from app.edge.mount import Mount
 from app.identity import api_keys, users
 from app.identity.ids import Secret, new_ak_key, new_id
 from app.projects import instances
@@ -48,11 +49,11 @@ FILL_ARCHIVE = """
 """
 
 
-def make(database: Path) -> str:
+def make(database: Path, mount: Mount = Mount.NONE) -> str:
     """A migrated database with everybody in it; the text of the relay's key."""
     migrate.migrate(database, "core")
     secret = new_ak_key()
-    asyncio.run(_work(database, _populate, secret))
+    asyncio.run(_work(database, _populate, secret, mount))
     return secret.text
 
 
@@ -143,8 +144,8 @@ def count_rows(database: Path) -> int:
         raw.close()
 
 
-async def _work(database: Path, job: Callable[..., None], given: object) -> None:
-    db = Database(database)
+async def _work(database: Path, job: Callable[..., None], given: object, mount: Mount = Mount.NONE) -> None:
+    db = Database(database, mount=mount)
     try:
         db.open()
         await db.write(job, given, now_ms())

@@ -49,6 +49,8 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
         inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         self.environ = inherited | {"ADMIN_TOKEN": ADMIN_TOKEN, "LOG_LEVEL": "warning"} | environ
+        # A folder on the command line goes before DATABASE_PATH.
+        self._where = [] if "DATA_DIR" in environ else ["--data", str(data_dir)]
         self.process: subprocess.Popen[bytes] | None = None
         self.log_path = data_dir / "server.log"
         # What the command is run by, where that is not this process's own world.
@@ -58,17 +60,7 @@ class Server:
         self.data_dir.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [
-                    *self.within,
-                    sys.executable,
-                    "-m",
-                    "app.cli",
-                    "serve",
-                    "--port",
-                    str(self.port),
-                    "--data",
-                    str(self.data_dir),
-                ],
+                [*self.within, sys.executable, "-m", "app.cli", "serve", "--port", str(self.port), *self._where],
                 env=self.environ,
                 stdout=log,
                 stderr=log,
@@ -100,7 +92,7 @@ class Server:
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run `litehouse …` beside the server, on its data."""
         return subprocess.run(
-            [sys.executable, "-m", "app.cli", *words, "--data", str(self.data_dir)],
+            [sys.executable, "-m", "app.cli", *words, *self._where],
             env=self.environ,
             capture_output=True,
             text=True,

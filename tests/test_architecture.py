@@ -22,7 +22,7 @@ MOST_LINES = 300
 # Who may import whom: each line only those above it, and the rooms of one line not each other.
 ORDER = (
     ("errors",),
-    ("regions",),
+    ("environment", "regions"),
     ("settings",),
     ("edge",),
     ("identity",),
@@ -45,6 +45,9 @@ RANK = {room: rank for rank, line in enumerate(ORDER) for room in line}
 # database, and an instance's file, whose one writer is its home's store.
 WRITERS_OF_OTHER_FILES = (APP / "usage" / "d1.py", APP / "instances" / "store.py")
 
+# The operator's shell knows by name what it must not run; its own tests try each.
+NAMES_WHAT_IT_REFUSES = APP / "edge" / "shell.py"
+
 SQL = re.compile(
     r"\s*(SELECT\s|INSERT (INTO|OR)\s|REPLACE INTO\s|UPDATE \w+\s+SET\s|DELETE FROM\s|WITH (RECURSIVE )?\w+.* AS \(|"
     r"CREATE (TABLE|INDEX|UNIQUE|TEMP|VIEW|TRIGGER)|DROP (TABLE|INDEX|VIEW)|ALTER TABLE|PRAGMA\s|ATTACH\s|DETACH\s|"
@@ -52,6 +55,12 @@ SQL = re.compile(
 )
 BREAKS_THE_GROUP = re.compile(
     r"\bDEFERRED\b|\bDEFERRABLE\b|\bOR\s+ROLLBACK\b|defer_foreign_keys|RAISE\s*\(\s*ROLLBACK", re.I
+)
+# Each of these has been seen to end LiteFS, or to stop a replica until its data was wiped: docs/edge.md.
+ENDS_LITEFS = re.compile(
+    r"\bVACUUM\b(?!\s+INTO)|\bjournal_mode\s*=(?!\s*WAL\b)|\bcache_spill\s*=(?!\s*OFF\b)|\blocking_mode\b|"
+    r"\bauto_vacuum\b|\bpage_size\s*=|\bwritable_schema\b",
+    re.I,
 )
 ENDS_THE_TRANSACTION = re.compile(r"\s*(BEGIN|COMMIT|END|ROLLBACK|SAVEPOINT|RELEASE|VACUUM|ATTACH|DETACH)\b")
 DATABASE_FILE = re.compile(r"database_path|\bdb\.path|core\.db|\.db\b|-wal|-shm")
@@ -175,6 +184,58 @@ def test_no_statement_breaks_the_group(path: Path) -> None:
                 )
 
 
+@every([*MODULES, *sorted((ROOT / "migrations").rglob("*.sql"))])
+def test_no_statement_ends_a_replicating_file_system(path: Path) -> None:
+    if path == NAMES_WHAT_IT_REFUSES:
+        return
+    written = [path.read_text()] if path.suffix == ".sql" else list(texts(path))
+    assert [text for text in written if ENDS_LITEFS.search(text)] == []
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "VACUUM",
+        "vacuum main",
+        "PRAGMA journal_mode = DELETE",
+        "PRAGMA journal_mode=off",
+        "PRAGMA cache_spill = ON",
+        "PRAGMA locking_mode = EXCLUSIVE",
+    ],
+)
+def test_what_ends_a_replicating_file_system_is_recognised(statement: str) -> None:
+    assert ENDS_LITEFS.search(statement)
+
+
+def test_the_journal_mode_is_set_in_one_place_only() -> None:
+    places = {name_of(path) for path in MODULES for text in texts(path) if "journal_mode" in text}
+    assert places - {name_of(NAMES_WHAT_IT_REFUSES)} == {"app/edge/sqlite.py"}
+
+
+def test_whatever_writes_the_core_holds_its_pages_until_the_commit() -> None:
+    """A page cache that has spilled before a savepoint is rolled back ends LiteFS."""
+    spills = {name_of(path) for path in MODULES for text in texts(path) if "cache_spill" in text}
+    others = {name_of(path) for path in (*WRITERS_OF_OTHER_FILES, NAMES_WHAT_IT_REFUSES)}
+    assert spills - others == {"app/edge/migrate.py", "app/edge/writer.py"}
+    makers = {
+        name_of(path)
+        for path in MODULES
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) == "sqlite.connect"
+        and not any(given.arg == "read_only" for given in node.keywords)
+    }
+    elsewhere = {
+        # It opens for writing what it only reads, and never on a replica: what SQLite checks depends on it.
+        "app/edge/integrity.py",
+        # The ledger and what is restored are never on the mount.
+        "app/edge/archive.py",
+        "app/edge/restoration.py",
+        "app/instances/restoration.py",
+    }
+    assert makers - others - elsewhere == spills - others
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "migrations").rglob("*.sql")), ids=name_of)
 def test_no_migration_breaks_the_group(path: Path) -> None:
     statements = re.sub(r"--.*", "", path.read_text())
@@ -219,7 +280,7 @@ def test_the_scanners_are_connections_of_the_one_module() -> None:
         if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("aiosqlite.")
     ]
     assert len(made) == 1
-    assert "sqlite.connect(self.path, read_only=True)" in made[0]
+    assert "sqlite.connect(self.path, read_only=True, mapped=local)" in made[0]
 
 
 def route_name(route: Route) -> str:

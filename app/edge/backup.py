@@ -128,7 +128,7 @@ class Backup:
 
     def guard(self, db: Database) -> None:
         """Before the core is opened: Litestream checkpoints it, and writes wait for the replica where they shall."""
-        if self._sources:
+        if self._sources and db.writer is not None:
             db.writer.checkpoint_pages = 0
             if self.durable_core:
                 db.shipped = lambda: self.ship(db.path)

@@ -1,21 +1,24 @@
 """Changes: the feed of what caches must forget, written in the transaction that makes them stale.
 
-A commit of this process evicts before anybody hears of it; one of another process (a command run
-beside the server) is seen within FOLLOW_SECONDS.
+A commit of this process evicts before anybody hears of it; one of another machine when its transaction has
+arrived, and one of another process (a command run beside the server) within FOLLOW_SECONDS.
 """
 
 import asyncio
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable
 
 import structlog
 
-from app.edge.database import Connection, Database, Group, Transaction
+from app.edge.database import Connection, Database, Group, Position, Transaction
 
 FOLLOW_SECONDS = 0.2
 KEPT_CHANGES = 10_000
 
 Listener = Callable[[str], None]
+# Told how far the core has come, once everybody has heard of all that was changed up to there.
+CaughtUp = Callable[[Position], None]
 
 log = structlog.get_logger("changes")
 
@@ -42,10 +45,16 @@ class Changes:
     def __init__(self) -> None:
         self._listeners: dict[str, list[Listener]] = defaultdict(list)
         self._sequence = 0
-        self._data_version = 0
+        self._lost: Callable[[], None] = lambda: None
+        self._woken = asyncio.Event()
+        self._reading = asyncio.Lock()
 
     def listen(self, topic: str, listener: Listener) -> None:
         self._listeners[topic].append(listener)
+
+    def when_lost(self, act: Callable[[], None]) -> None:
+        """What to do when changes were trimmed that nobody here has heard: no cache can be trusted any more."""
+        self._lost = act
 
     def committed(self, group: Group) -> None:
         """Evict what a group of our own writer announced. Where that fails, `catch_up` tells it again."""
@@ -56,22 +65,36 @@ class Changes:
         """Begin with the newest change: call this before any cache is filled."""
         self._sequence = await db.read(_newest)
 
-    async def follow(self, db: Database) -> None:
-        """Evict what other processes announce, until cancelled."""
+    def wake(self) -> None:
+        """Something may have changed: look now."""
+        self._woken.set()
+
+    async def follow(self, db: Database, caught_up: CaughtUp = lambda position: None) -> None:
+        """Evict what others announce, until cancelled."""
         while True:
-            await asyncio.sleep(FOLLOW_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FOLLOW_SECONDS):
+                    await self._woken.wait()
+            self._woken.clear()
             try:
-                await self.catch_up(db)
+                caught_up(await self.catch_up(db))
             except Exception as error:  # noqa: BLE001 - a feed that ended would leave revoked keys in the caches
                 log.warning("feed_not_read", error=repr(error))
+                await asyncio.sleep(FOLLOW_SECONDS)
 
-    async def catch_up(self, db: Database) -> None:
-        version, rows = await db.read(_since, self._data_version, self._sequence)
-        for sequence, topic, key in rows:
-            self._tell(topic, key)
-            self._sequence = sequence
-        # Last, so that a change which a listener failed on is read once more.
-        self._data_version = version
+    async def catch_up(self, db: Database) -> Position:
+        """Tell what is new; how far the core had come when it was read."""
+        async with self._reading:
+            position, rows = await db.read(_since, self._sequence)
+            # No sequence is ever left out: a transaction that is rolled back gives its numbers back.
+            if rows and rows[0][0] > self._sequence + 1:
+                log.warning("changes_lost", after=self._sequence, before=rows[0][0])
+                self._lost()
+            for sequence, topic, key in rows:
+                self._tell(topic, key)
+                # After it was told, so that a change which a listener failed on is read once more.
+                self._sequence = sequence
+            return position
 
     def _tell(self, topic: str, key: str) -> None:
         for listener in self._listeners[topic]:
@@ -83,10 +106,7 @@ def _newest(connection: Connection) -> int:
     return int(row[0]) if row else 0
 
 
-def _since(connection: Connection, seen: int, sequence: int) -> tuple[int, list[tuple[int, str, str]]]:
-    row = connection.fetch_one("PRAGMA data_version")
-    version = int(row[0]) if row else 0
-    if version == seen:
-        return version, []
+def _since(connection: Connection, sequence: int) -> tuple[Position, list[tuple[int, str, str]]]:
+    token = connection.fetch_one("SELECT epoch, sequence FROM replication_token")
     rows = connection.fetch("SELECT sequence, topic, key FROM changes WHERE sequence > ? ORDER BY sequence", sequence)
-    return version, [(int(row[0]), row[1], row[2]) for row in rows]
+    return Position(*token) if token else Position("", 0), [(int(row[0]), row[1], row[2]) for row in rows]

@@ -17,6 +17,7 @@ def migrate_command(out: Console, listing: bool) -> None:
     if listing:
         _show_migrations(out)
         return
+    out.require_primary()
     applied = migrate.migrate(out.database_path, "core")
     version = migrate.list_migrations("core")[-1].version
     said = f"Applied {', '.join(applied)}." if applied else "Nothing to do."

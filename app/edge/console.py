@@ -15,8 +15,9 @@ from app.edge import logs, migrate, sqlite
 from app.edge.archive import Archive
 from app.edge.clock import instant, parse_instant
 from app.edge.database import Database
+from app.edge.mount import Mount, mount_of
 from app.errors import AppError
-from app.settings import SettingsError, read_paths
+from app.settings import SettingsError, read_paths, read_place
 
 T = TypeVar("T")
 
@@ -36,6 +37,7 @@ class Console(NamedTuple):
     ledger_path: Path
     replicated: bool
     as_json: bool
+    mount: Mount = Mount.NONE
 
     def write(self, fn: Callable[..., T], *args: object) -> T:
         """`Database.write` beside a running server: it waits its turn, and the server sees what it announces."""
@@ -44,10 +46,15 @@ class Console(NamedTuple):
     def read(self, fn: Callable[..., T], *args: object) -> T:
         return asyncio.run(self.use(lambda db: db.read(fn, *args)))
 
+    def require_primary(self) -> None:
+        """Refuse on a replica: it cannot be written, and while a long read is open nothing arrives there."""
+        if self.mount is Mount.REPLICA:
+            raise click.ClickException("This is a replica: run this at the primary.")
+
     async def use(self, work: Callable[[Database], Awaitable[T]], archive: Archive | None = None) -> T:
         """Open the database for as long as `work` takes; with its archive, where `work` asks for rows that left."""
         require_current(self.database_path)
-        db = Database(self.database_path, archive=archive)
+        db = Database(self.database_path, archive=archive, mount=self.mount)
         try:
             db.open()
             return await work(db)
@@ -89,7 +96,7 @@ def options(fn: Callable[..., None]) -> Callable[..., None]:
         # What a command has to say it says itself.
         logs.configure("critical")
         with errors_in_one_line():
-            fn(Console(*read_paths(data_dir=data_dir), as_json), *args, **given)
+            fn(Console(*read_paths(data_dir=data_dir), as_json, mount_of(read_place())), *args, **given)
 
     return command
 

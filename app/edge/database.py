@@ -10,8 +10,11 @@ import aiosqlite
 
 from app.edge import sqlite
 from app.edge.archive import Archive
+from app.edge.job import Group
+from app.edge.mount import AtPrimaryOnly, Mount
+from app.edge.readers import MOUNT_PROGRESS_STEPS, Reader, ThreadReaders
 from app.edge.transaction import Connection, Position, Row, Transaction, find_archived
-from app.edge.writer import Group, Writer
+from app.edge.writer import Writer
 from app.errors import Unavailable
 
 __all__ = ["Connection", "Database", "Group", "Position", "Row", "Transaction", "written_position"]
@@ -19,6 +22,8 @@ __all__ = ["Connection", "Database", "Group", "Position", "Row", "Transaction", 
 T = TypeVar("T")
 
 READ_SECONDS = 2.0
+# An open read on a replica holds up its replication: docs/edge.md.
+REPLICA_READ_SECONDS = 0.05
 SCAN_PAGE_ROWS = 1_000
 SCAN_CONNECTIONS = 2
 SCAN_WAIT_SECONDS = 8.0
@@ -30,34 +35,47 @@ written_position: ContextVar[Position | None] = ContextVar("written_position", d
 class Database:
     """Write with `write`, read with `read`, list with `scan`.
 
-    Every fault of the machine (lock, full disk, a statement over its time) is `Unavailable`, which is 503.
+    Every fault of the machine (lock, full disk, lost mount, a statement over its time) is `Unavailable`, which is
+    503. On a replica there is no writer: a write is `AtPrimaryOnly`, and so is a read that takes too long there.
     """
 
     def __init__(
-        self, path: Path, committed: Callable[[Group], None] = lambda group: None, archive: Archive | None = None
+        self,
+        path: Path,
+        committed: Callable[[Group], None] = lambda group: None,
+        archive: Archive | None = None,
+        mount: Mount = Mount.NONE,
     ) -> None:
         self.path = path
         self.archive = archive
-        self.writer = Writer(path, committed, archive)
+        self._mount = mount
+        self._seconds = REPLICA_READ_SECONDS if mount is Mount.REPLICA else READ_SECONDS
+        self.writer = Writer(path, committed, archive, mount) if mount is not Mount.REPLICA else None
         # What a write waits for beside its commit.
         self.shipped: Callable[[], Awaitable[None]] | None = None
-        self._deadline = sqlite.Deadline(READ_SECONDS)
-        self._reader: Connection | None = None
+        self._reader: Reader | None = None
+        self._threads: ThreadReaders | None = None
         self._scanners: list[aiosqlite.Connection] = []
         self._scan_slots = asyncio.Semaphore(SCAN_CONNECTIONS)
         self._scan_deadlines: dict[aiosqlite.Connection, sqlite.Deadline] = {}
 
     def open(self) -> None:
-        self.writer.start()
-        raw = sqlite.connect(self.path, read_only=True)
-        raw.set_progress_handler(self._deadline.passed, sqlite.PROGRESS_STEPS)
-        self._reader = Connection(raw)
+        if self.writer is not None:
+            self.writer.start()
+        if self._mount is Mount.NONE:
+            self._reader = Reader(self.path, self._seconds)
+        else:
+            self._threads = ThreadReaders(self.path, self._seconds)
 
     async def close(self) -> None:
-        await self.writer.close()
+        if self.writer is not None:
+            await self.writer.close()
         reader, self._reader = self._reader, None
         if reader is not None:
-            reader.raw.close()
+            reader.close()
+        threads, self._threads = self._threads, None
+        if threads is not None:
+            await threads.close()
         for scanner in list(self._scan_deadlines):
             await scanner.close()
 
@@ -67,6 +85,8 @@ class Database:
         Raises what `fn` raised (nothing of it is kept), or `Unavailable`: the queue is full, the disk is,
         the outcome of COMMIT is unknown, or the commit is not shipped in time: then the caller repeats by id.
         """
+        if self.writer is None:
+            raise AtPrimaryOnly("A replica does not write")
         value, position = await self.writer.submit(fn, args)
         if position is not None:
             written_position.set(position)
@@ -75,41 +95,35 @@ class Database:
         return value
 
     async def read(self, fn: Callable[..., T], *args: Any) -> T:
-        """Run `fn(connection, *args)` in one read transaction, here and now, without suspending."""
-        return self.read_now(fn, *args)
+        """Run `fn(connection, *args)` in one read transaction.
 
-    def read_now(self, fn: Callable[..., T], *args: Any) -> T:
-        """`read` where nothing can be awaited: at start, and in a listener of the feed."""
-        reader = self._reading()
-        execute = reader.raw.execute
+        On a local file it runs here and now, without suspending; on a mount on a thread.
+        """
         try:
-            execute("BEGIN")
-            try:
-                return fn(reader, *args)
-            finally:
-                # An interrupted COMMIT would leave every later read inside this transaction.
-                self._deadline.lift()
-                if reader.raw.in_transaction:
-                    execute("COMMIT")
-        except sqlite.Error as error:
-            raise sqlite.as_app_error(error) from error
+            if self._threads is not None:
+                return await self._threads.transaction(fn, args)
+            return self._reading().transaction(fn, args)
+        except (sqlite.Error, OSError) as error:
+            raise self._as_app_error(error) from error
 
     async def read_one(self, fn: Callable[..., T], *args: Any) -> T:
         """`read` for a function of a single statement, which is a transaction by itself: two statements fewer."""
-        reader = self._reading()
         try:
-            return fn(reader, *args)
-        except sqlite.Error as error:
-            raise sqlite.as_app_error(error) from error
-        finally:
-            self._deadline.lift()
+            if self._threads is not None:
+                return await self._threads.statement(fn, args)
+            return self._reading().statement(fn, args)
+        except (sqlite.Error, OSError) as error:
+            raise self._as_app_error(error) from error
 
-    def _reading(self) -> Connection:
-        """The loop's own connection, with a new deadline."""
+    def _reading(self) -> Reader:
         if self._reader is None:
             raise Unavailable("The database is not open", certain=False)
-        self._deadline.restart()
         return self._reader
+
+    def _as_app_error(self, error: BaseException) -> BaseException:
+        if self._mount is Mount.REPLICA and sqlite.passing_fault(error) == "interrupted":
+            return AtPrimaryOnly(f"A replica reads for {self._seconds:g} s at most")
+        return sqlite.as_app_error(error)
 
     async def scan(
         self, sql: str, *values: Any, after: int, until: int, archived: bool = False
@@ -128,7 +142,7 @@ class Database:
 
     async def page(self, sql: str, *values: Any) -> list[Row]:
         """All rows of one statement, read off the loop. The statement bounds them by SCAN_PAGE_ROWS."""
-        if self._reader is None:
+        if self._reader is None and self._threads is None:
             raise Unavailable("The database is not open", certain=False)
         try:
             async with asyncio.timeout(SCAN_WAIT_SECONDS), self._scan_slots:
@@ -140,7 +154,7 @@ class Database:
                 finally:
                     self._scanners.append(scanner)
         except sqlite.Error as error:
-            raise sqlite.as_app_error(error) from error
+            raise self._as_app_error(error) from error
         except TimeoutError as error:
             raise Unavailable(f"No list could be read within {SCAN_WAIT_SECONDS:g} s", certain=False) from error
 
@@ -156,8 +170,11 @@ class Database:
         return await self.archive.page(sql, *values)
 
     async def _open_scanner(self) -> aiosqlite.Connection:
-        deadline = sqlite.Deadline(READ_SECONDS)
-        scanner = await aiosqlite.Connection(lambda: sqlite.connect(self.path, read_only=True), iter_chunk_size=64)
-        await scanner.set_progress_handler(deadline.passed, sqlite.PROGRESS_STEPS)
+        local = self._mount is Mount.NONE
+        deadline = sqlite.Deadline(self._seconds)
+        scanner = await aiosqlite.Connection(
+            lambda: sqlite.connect(self.path, read_only=True, mapped=local), iter_chunk_size=64
+        )
+        await scanner.set_progress_handler(deadline.passed, sqlite.PROGRESS_STEPS if local else MOUNT_PROGRESS_STEPS)
         self._scan_deadlines[scanner] = deadline
         return scanner

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
 from app.edge import sqlite
 from app.edge.transaction import Position
@@ -40,3 +40,12 @@ def _as_exception(error: BaseException) -> BaseException:
     wrapped = RuntimeError(f"A write job ended with {type(error).__name__}")
     wrapped.__cause__ = error
     return wrapped
+
+
+class Group(NamedTuple):
+    """One commit: when it was, what it made stale, and what it cost."""
+
+    position: Position | None
+    announced: list[tuple[str, str]]
+    jobs: int
+    seconds: float

@@ -40,7 +40,9 @@ class Metrics:
         self._refusals = Counter("litehouse_quota_refusals", "Reservations refused with 402.", registry=self.registry)
 
     def watch(self, db: Database) -> None:
-        self._queue.set_function(lambda: db.writer.queued)
+        writer = db.writer
+        if writer is not None:
+            self._queue.set_function(lambda: writer.queued)
 
     def watch_backup(self, backup: Backup) -> None:
         age = Gauge(

@@ -30,6 +30,11 @@ def list_migrations(kind: str) -> list[Migration]:
     return [Migration(int(match[1]), path.stem, path.read_text()) for path, match in found if match]
 
 
+def newest(kind: str) -> int:
+    """The version that this code brings a file to."""
+    return list_migrations(kind)[-1].version
+
+
 def read_version(raw: Any) -> tuple[int, int]:
     """`(version, readable_from)` of an open file; (0, 0) when it is new."""
     if not raw.execute("SELECT 1 FROM sqlite_schema WHERE name = 'schema'").fetchone():
@@ -40,7 +45,7 @@ def read_version(raw: Any) -> tuple[int, int]:
 
 def check_readable(raw: Any, kind: str) -> None:
     """Raise SchemaTooNew when the file's `readable_from` is beyond the newest migration that we know."""
-    known = list_migrations(kind)[-1].version
+    known = newest(kind)
     version, readable_from = read_version(raw)
     if readable_from > known:
         raise SchemaTooNew(
@@ -58,6 +63,8 @@ def migrate(path: Path, kind: str) -> list[str]:
     raw = sqlite.connect(path)
     try:
         sqlite.enter_wal(raw)
+        # As in the writer: a savepoint rolled back after a spill would kill a replicating file system.
+        raw.execute("PRAGMA cache_spill = OFF")
         check_readable(raw, kind)
         if not _list_pending(raw, kind):
             return []

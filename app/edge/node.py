@@ -1,10 +1,11 @@
 """Node: this machine, where it stands, whether it is the primary, and how far its core has come."""
 
 import asyncio
-import secrets
 
 from app.edge.transaction import Position
-from app.settings import Settings
+
+# A replica that is further behind answers nothing from its own rows.
+MAX_LAG_SECONDS = 90
 
 # A replica that is further behind answers nothing itself.
 MAX_LAG_SECONDS = 90
@@ -13,7 +14,8 @@ MAX_LAG_SECONDS = 90
 class Node:
     """What the adapters of `replication` keep up to date. A machine alone is its own primary and never lags.
 
-    `lag_ms` is how far the core here is behind the primary's; None while that is not known.
+    `lag_ms` is how far the core here is behind the primary's; None while that is not known. `schema_fits` is False
+    while the core that has arrived is not one that this code can read.
     """
 
     def __init__(self, region: str, machine: str, *, is_primary: bool = True) -> None:
@@ -21,11 +23,25 @@ class Node:
         self.machine = machine
         self.is_primary = is_primary
         self.lag_ms: int | None = 0
+        self.schema_fits = True
         self.position: Position | None = None
         self._waiters: list[tuple[Position, asyncio.Future[None]]] = []
 
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the core here is close enough behind the primary's to be answered from."""
+        return self.is_primary or (self.lag_ms is not None and self.lag_ms < MAX_LAG_SECONDS * 1000)
+
+    @property
+    def reads_here(self) -> bool:
+        """Whether this machine answers from its own core; else everything is the primary's."""
+        return self.is_fresh and self.schema_fits
+
     def advance(self, position: Position) -> None:
-        """The core has come to `position`: wake who waits for it."""
+        """The core has come to `position`: wake who waits for it. What was read earlier and is told later is old."""
+        here = self.position
+        if here is not None and here.epoch == position.epoch and here.sequence > position.sequence:
+            return
         self.position = position
         for wanted, future in self._waiters:
             if self.has(wanted) and not future.done():
@@ -54,8 +70,3 @@ class Node:
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
         return True
-
-
-def single(settings: Settings) -> Node:
-    """The one node of `REPLICATION=none`."""
-    return Node(settings.regions.region, settings.regions.machine or secrets.token_hex(4))

@@ -4,6 +4,7 @@ Two copies of SQLite on one file drop each other's locks and lose acknowledged c
 before 3.51.3 can corrupt a WAL that two connections write and checkpoint (docs/edge.md).
 """
 
+import errno
 import sys
 import time
 from collections.abc import Iterator
@@ -49,6 +50,17 @@ _PASSING = {
     15: "protocol",
 }
 
+# What a file system that has lost its mount, its server or its disk answers to a plain system call.
+_LOST_MOUNT = {
+    errno.ENOTCONN,
+    errno.EIO,
+    errno.EROFS,
+    errno.ENODEV,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+    errno.ENOSPC,
+}
+
 
 class Deadline:
     """Ends a statement that runs past it: SQLite asks every PROGRESS_STEPS instructions."""
@@ -75,6 +87,8 @@ def assert_one_module() -> None:
 
 def passing_fault(error: BaseException) -> str | None:
     """The name of a fault of the machine (full disk, lock, lost mount), or None for a fault of the statement."""
+    if isinstance(error, OSError) and error.errno in _LOST_MOUNT:
+        return errno.errorcode[error.errno].lower()
     code = getattr(error, "sqlite_errorcode", None)
     return _PASSING.get(code & 0xFF) if isinstance(code, int) else None
 
@@ -90,9 +104,18 @@ def as_app_error(error: BaseException) -> BaseException:
 
 
 def connect(
-    path: Path, *, read_only: bool = False, other_threads: bool = False, busy_seconds: float = BUSY_SECONDS
+    path: Path,
+    *,
+    read_only: bool = False,
+    other_threads: bool = False,
+    mapped: bool = False,
+    busy_seconds: float = BUSY_SECONDS,
 ) -> Any:
-    """A connection in autocommit mode; `other_threads` when it is made on one thread and used on another."""
+    """A connection in autocommit mode; `other_threads` when it is made on one thread and used on another.
+
+    `mapped` reads through memory, which is fastest on a local file and out of the question on a mount: there a page
+    that cannot be fetched would end the process.
+    """
     mode = "ro" if read_only else "rwc"
     raw = pysqlite3.connect(
         f"{path.absolute().as_uri()}?mode={mode}",
@@ -104,7 +127,7 @@ def connect(
     )
     raw.execute("PRAGMA foreign_keys = ON")
     raw.execute(f"PRAGMA cache_size = -{PAGE_CACHE_KIB}")
-    raw.execute(f"PRAGMA mmap_size = {MMAP_BYTES}")
+    raw.execute(f"PRAGMA mmap_size = {MMAP_BYTES if mapped else 0}")
     raw.execute("PRAGMA temp_store = MEMORY")
     if read_only:
         raw.execute("PRAGMA query_only = ON")
@@ -112,11 +135,15 @@ def connect(
 
 
 def enter_wal(raw: Any) -> None:
-    """Set the journal mode of a new file. SQLite waits for no lock here, because it holds one; so this does."""
+    """Set the journal mode of a new file. SQLite waits for no lock here, because it holds one; so this does.
+
+    A file that has it is left alone: on a mount the mode is set once, at creation.
+    """
     until = time.monotonic() + BUSY_SECONDS
     while True:
         try:
-            raw.execute("PRAGMA journal_mode = WAL")
+            if raw.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                raw.execute("PRAGMA journal_mode = WAL")
             return
         except pysqlite3.Error as error:
             if passing_fault(error) is None or time.monotonic() > until:

@@ -11,13 +11,14 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
 from app.edge import sqlite
 from app.edge.archive import Archive
-from app.edge.job import Job
+from app.edge.job import Group, Job
+from app.edge.mount import Mount
 from app.edge.transaction import Position, Transaction, TransactionLost
 from app.errors import Unavailable
 
@@ -28,6 +29,8 @@ QUEUE_SECONDS = 7.5
 GROUP_JOBS = 500
 GROUP_SECONDS = 0.05
 CHECKPOINT_PAGES = 8_000
+# A commit on a mount costs the more the longer the log is (docs/edge.md).
+MOUNT_CHECKPOINT_PAGES = 1_000
 WAL_BYTES = 1 << 30
 WAL_CHECK_SECONDS = 1.0
 WATCH_SECONDS = 0.5
@@ -35,22 +38,20 @@ WATCH_SECONDS = 0.5
 log = structlog.get_logger("writer")
 
 
-class Group(NamedTuple):
-    """One commit: when it was, what it made stale, and what it cost."""
-
-    position: Position | None
-    announced: list[tuple[str, str]]
-    jobs: int
-    seconds: float
-
-
 class Writer:
     """Runs jobs `(tx, *args)` in order. A job is pure: after a broken group it runs a second time."""
 
-    def __init__(self, path: Path, committed: Callable[[Group], None], archive: Archive | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        committed: Callable[[Group], None],
+        archive: Archive | None = None,
+        mount: Mount = Mount.NONE,
+    ) -> None:
         # 0 before `start` where somebody else checkpoints the file.
-        self.checkpoint_pages = CHECKPOINT_PAGES
+        self.checkpoint_pages = CHECKPOINT_PAGES if mount is Mount.NONE else MOUNT_CHECKPOINT_PAGES
         self._path = path
+        self._mounted = mount is not Mount.NONE
         self._committed = committed
         self._archive = archive
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
@@ -108,8 +109,8 @@ class Writer:
     # -- on the writer's thread ------------------------------------------------------------------------
 
     def _open(self) -> Any:
-        raw = sqlite.connect(self._path, other_threads=True)
-        raw.execute("PRAGMA journal_mode = WAL")
+        raw = sqlite.connect(self._path, other_threads=True, mapped=not self._mounted)
+        sqlite.enter_wal(raw)
         raw.execute("PRAGMA synchronous = FULL")
         raw.execute("PRAGMA cache_spill = OFF")
         raw.execute(f"PRAGMA wal_autocheckpoint = {self.checkpoint_pages}")

@@ -42,14 +42,15 @@ class Authenticator:
         self._newcomer = newcomer
         self._accounts: dict[str, Account] = {}
         self._keys: dict[str, ApiKey] = {}
+        self._told = 0
         self._buckets = Buckets()
         self._hours = RollingHours()
         self.uses = api_keys.Uses()
 
     def listen(self, changes: Changes) -> None:
         changes.listen(users.TOPIC, self._forget_user)
-        changes.listen(api_keys.TOPIC, lambda key: self._keys.clear())
-        changes.listen("plan", lambda key: self._accounts.clear())
+        changes.listen(api_keys.TOPIC, lambda key: self._forget_keys())
+        changes.listen("plan", lambda key: self._forget_accounts())
 
     async def authenticate(
         self, request: Request, door: Door, scope: str | None = None, *, operators: bool = False
@@ -122,9 +123,10 @@ class Authenticator:
         return Principal(Kind.USER, account, is_operator=claims.sub in admins or account.user_id in admins)
 
     async def _account_of_subject(self, claims: Claims) -> Account:
+        told = self._told
         account = await self._db.read(queries.find_account_by_subject, queries.CLERK, claims.sub)
         if account is not None:
-            return self._remember(claims.sub, account)
+            return self._remember(claims.sub, account, told)
         account = await self._db.write(users.ensure_user, queries.CLERK, claims.sub, now_ms())
         self._newcomer(claims.sub)
         # Not remembered: a commit that suspends it may have been told of before this line runs.
@@ -134,11 +136,13 @@ class Authenticator:
         key = self._keys.get(text)
         if key is None:
             api_keys.check_format(text)
+            told = self._told
             key = await self._db.read(queries.find_key_by_hash, hash_secret(text))
             if key is None:
                 raise Unauthenticated("Invalid API key")
-            _bound(self._keys)
-            self._keys[text] = key
+            if told == self._told:
+                _bound(self._keys)
+                self._keys[text] = key
         now = now_ms()
         api_keys.check_usable(key, now)
         account = self._accounts.get(key.user_id) or await self._account(key.user_id, _KEYS)
@@ -148,17 +152,29 @@ class Authenticator:
         return Principal(Kind.KEY, account, key)
 
     async def _account(self, user_id: str, door: Door) -> Account:
+        told = self._told
         account = await self._db.read(queries.find_account, user_id)
         if account is None:
             raise Unauthenticated(door.invalid)
-        return self._remember(user_id, account)
+        return self._remember(user_id, account, told)
 
-    def _remember(self, asked: str, account: Account) -> Account:
-        _bound(self._accounts)
-        self._accounts[asked] = account
+    def _remember(self, asked: str, account: Account, told: int) -> Account:
+        """Keep what was read, unless a change has been told of meanwhile: nobody would tell of it again."""
+        if told == self._told:
+            _bound(self._accounts)
+            self._accounts[asked] = account
         return account
 
+    def _forget_keys(self) -> None:
+        self._told += 1
+        self._keys.clear()
+
+    def _forget_accounts(self) -> None:
+        self._told += 1
+        self._accounts.clear()
+
     def _forget_user(self, user_id: str) -> None:
+        self._told += 1
         account = self._accounts.pop(user_id, None)
         for asked in [asked for asked, held in self._accounts.items() if held.user_id == user_id]:
             account = self._accounts.pop(asked)

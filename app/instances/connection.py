@@ -263,7 +263,7 @@ class Connection:
             self._hub, self._member = hub, member
             await hub.join(member, since)
             # What was taken away before the hub knew of this member, nobody has told it.
-            self._rooms.hubs.reviews.review(hub, member)
+            await self._rooms.hubs.reviews.review(hub, member)
             if self._ended:
                 hub.audience.leave(member)
 

@@ -125,6 +125,7 @@ class Hubs:
         for hub in self.seen():
             hub.audience.close_all(GOING_AWAY, GOING_AWAY_REASON, protocol.going_away(away_ms()))
             await self._stop(hub, _is_closing)
+        await self._relay.close()
         self._stores.close()
 
     async def _start(self, instance_id: str) -> Hub:
@@ -177,7 +178,8 @@ class Hubs:
 
     async def _stop(self, hub: Hub, why: Callable[[], AppError]) -> None:
         # Whoever is first stops it: a sweep may come to a hub that was closed for another's sake meanwhile.
-        if self._open.pop(hub.id, None) is not None:
+        if self._open.get(hub.id) is hub:
+            del self._open[hub.id]
             await self._relay.detach(hub)
             await hub.stop(why)
 

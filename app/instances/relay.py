@@ -29,15 +29,17 @@ class Relay:
         self._db = db
         self._running: dict[str, asyncio.Task[None]] = {}
         self._hubs: dict[str, Hub] = {}
+        self._asking: asyncio.Task[None] | None = None
+        self._unsure: set[str] = set()
 
     def listen(self, changes: Changes) -> None:
         """A webhook that comes or goes changes what instances have to tell."""
-        changes.listen(subscriptions.TOPIC, lambda key: self._ask_again())
+        changes.listen(subscriptions.TOPIC, lambda key: self._ask_soon(*self._hubs))
 
     def attach(self, hub: Hub) -> None:
         """Begin to carry for a hub that has just been opened, also what an earlier process left."""
         self._hubs[hub.id] = hub
-        hub.tells = self._db.read_now(_has_listeners, hub.id)
+        self._ask_soon(hub.id)
         hub.owing = self.carry
         self.carry(hub)
 
@@ -69,9 +71,33 @@ class Relay:
                 log.warning("events_not_carried", instance=hub.id, error=error.message)
                 await asyncio.sleep(RETRY_SECONDS)
 
-    def _ask_again(self) -> None:
-        for hub in self._hubs.values():
-            hub.tells = self._db.read_now(_has_listeners, hub.id)
+    async def close(self) -> None:
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.wait([self._asking])
+
+    def _ask_soon(self, *instance_ids: str) -> None:
+        """Ask again whether anybody listens. Until that is known every change is told: one too many is dropped on
+        its way, one too few would be lost."""
+        for instance_id in instance_ids:
+            self._hubs[instance_id].tells = True
+        self._unsure.update(instance_ids)
+        if self._unsure and (self._asking is None or self._asking.done()):
+            self._asking = asyncio.get_running_loop().create_task(self._ask())
+
+    async def _ask(self) -> None:
+        while self._unsure:
+            instance_id = self._unsure.pop()
+            try:
+                listened = await self._db.read(_has_listeners, instance_id)
+            except AppError as error:
+                log.warning("listeners_not_read", instance=instance_id, error=error.message)
+                self._unsure.add(instance_id)
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            hub = self._hubs.get(instance_id)
+            if hub is not None and instance_id not in self._unsure:
+                hub.tells = listened
 
 
 def _has_listeners(connection: Connection, instance_id: str) -> bool:

@@ -40,23 +40,28 @@ class Reviews:
         self._hubs = hubs
         self._causes: set[Cause] = set()
         self._running: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
+        # Of two reads the one that began first may end last: what is held to must be what was read last.
+        self._asking = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
 
     def listen(self, changes: Changes) -> None:
         for topic in (access.TOPIC, users.TOPIC, api_keys.TOPIC):
             changes.listen(topic, partial(self._ask, topic))
 
-    def review(self, hub: Hub, member: Member) -> None:
+    async def review(self, hub: Hub, member: Member) -> None:
         """Ask again what a member may do: it is held to that in place, or closed. Unavailable."""
-        found = self._db.read_now(access.level_of, member.caller.asked, hub.id, now_ms())
-        self._hold_to(member, found)
+        async with self._asking:
+            found = await self._db.read(access.level_of, member.caller.asked, hub.id, now_ms())
+            self._hold_to(member, found)
 
     async def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        if self._running is not None:
-            self._running.cancel()
-            await asyncio.wait([self._running])
+        for task in (self._running, self._ending):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
 
     def _ask(self, topic: str, key: str) -> None:
         self._causes.add((topic, key))
@@ -74,24 +79,25 @@ class Reviews:
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _review_all(self, causes: set[Cause]) -> None:
-        everybody = any(map(self._concerns_everybody, causes))
+        everybody = any([await self._concerns_everybody(cause) for cause in causes])
         for hub in list(self._hubs()):
-            row = self._db.read_now(access_queries.find_instance, hub.id)
-            hub.read_only = row.is_readonly if row is not None else True
+            async with self._asking:
+                row = await self._db.read(access_queries.find_instance, hub.id)
+                hub.read_only = row.is_readonly if row is not None else True
             places = set() if row is None else {_cause("instance", hub.id), _cause("project", row.project_id)}
             whole = everybody or row is None or not causes.isdisjoint(places)
             for number, member in enumerate(list(hub.audience.members.values()), 1):
                 if whole or not causes.isdisjoint(_causes_of(member.caller.asked)):
-                    self.review(hub, member)
+                    await self.review(hub, member)
                 if number % MEMBERS_IN_A_ROW == 0:
                     await asyncio.sleep(0)
             await asyncio.sleep(0)
 
-    def _concerns_everybody(self, cause: Cause) -> bool:
+    async def _concerns_everybody(self, cause: Cause) -> bool:
         """Whether others than its own principals may depend on it: a user who is gone took groups and shares along."""
         topic, key = cause
         if topic == users.TOPIC:
-            return self._db.read_now(queries.find_account, key) is None
+            return await self._db.read(queries.find_account, key) is None
         return topic == access.TOPIC and key.partition(":")[0] not in ("instance", "project", "user", "delegate")
 
     def _hold_to(self, member: Member, found: Access) -> None:
@@ -122,19 +128,23 @@ class Reviews:
         self._timer = loop.call_later(wait, self._end)
 
     def _end(self) -> None:
+        self._timer = None
+        self._ending = asyncio.get_running_loop().create_task(self._review_ended())
+
+    async def _review_ended(self) -> None:
         """Review whose time is over, and wait for the next."""
-        self._timer, now = None, now_ms()
+        now = now_ms()
         try:
-            for hub, member in self._ending():
+            for hub, member in self._list_ending():
                 if member.until_ms is not None and member.until_ms <= now:
-                    self.review(hub, member)
+                    await self.review(hub, member)
         except AppError as error:
             log.warning("access_not_reviewed", error=error.message)
-        ends = [member.until_ms for _, member in self._ending() if member.until_ms is not None]
+        ends = [member.until_ms for _, member in self._list_ending() if member.until_ms is not None]
         if ends:
             self._wake_at(max(min(ends), now + END_MS))
 
-    def _ending(self) -> list[tuple[Hub, Member]]:
+    def _list_ending(self) -> list[tuple[Hub, Member]]:
         """Members whose access ends by itself, and who are not being closed."""
         return [
             (hub, member)

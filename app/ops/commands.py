@@ -26,7 +26,12 @@ def doctor_command(out: Console) -> None:
     """
     findings = list(
         doctor.examine(
-            out.data_dir, _archive(out), lambda: out.read(queries.find_newest_receipt_ms), os.environ, now_ms()
+            out.data_dir,
+            _archive(out),
+            lambda: out.read(queries.find_newest_receipt_ms),
+            os.environ,
+            now_ms(),
+            out.mount,
         )
     )
     out.show_all(

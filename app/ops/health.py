@@ -53,7 +53,8 @@ class Addresses(msgspec.Struct):
 
 class HealthView(msgspec.Struct):
     """`lagMs` is how far this machine is behind the primary, `backupAgeMs` since when something of it may not be
-    in the backup; null while that is not known, or there is none."""
+    in the backup; null while that is not known, or there is none. `position` is how far its database has come, as
+    `X-Txid` says it."""
 
     status: str
     environment: str
@@ -67,6 +68,7 @@ class HealthView(msgspec.Struct):
     primary: bool
     lagMs: int | None
     backupAgeMs: int | None
+    position: str | None
 
 
 @operation(answer=ServiceView)
@@ -88,8 +90,8 @@ async def live(request: Request) -> Response:
 async def ready(request: Request) -> Response:
     """The database can be read, and is not too far behind the primary's; 503 when not."""
     node: Node = request.scope["state"]["node"]
-    if node.lag_ms is None or node.lag_ms >= MAX_LAG_SECONDS * 1000:
-        raise Unavailable("This machine is too far behind the primary")
+    if not node.is_fresh:
+        raise Unavailable(f"This replica is not known to be less than {MAX_LAG_SECONDS} s behind the primary")
     await db_of(request).read(queries.get_sequence)
     return PlainTextResponse("ready")
 
@@ -125,6 +127,7 @@ async def api_health(request: Request) -> Response:
         primary=node.is_primary,
         lagMs=node.lag_ms,
         backupAgeMs=backup.age_ms if backup is not None else None,
+        position=str(node.position) if node.position else None,
     )
     return json_response(view, 200 if healthy else 503)
 

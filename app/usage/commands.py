@@ -94,6 +94,7 @@ def _archive(out: Console) -> Archive:
 @console.options
 def verify_usage(out: Console) -> None:
     """Compute the counters again from the ledger, wherever its rows are; exit 1 where the two differ."""
+    out.require_primary()
     console.require_current(out.database_path)
     with _archive(out).snapshot() as connection:
         report = verify.verify(connection)

@@ -50,7 +50,7 @@ class Stage(NamedTuple):
 
 def stage(dump: Path, path: Path, progress: Callable[[int], None]) -> Stage:
     """Read a dump into a new database at `path`. Invalid when it holds none of the tables that are imported."""
-    raw = sqlite.connect(path)
+    raw = sqlite.connect(path, mapped=True)
     raw.execute("PRAGMA foreign_keys = OFF")
     raw.execute("PRAGMA synchronous = OFF")
     raw.execute("BEGIN")

@@ -6,7 +6,6 @@ nothing. The counters follow insertions only, so a row that leaves changes none 
 
 import asyncio
 import time
-from collections.abc import Callable
 
 import structlog
 
@@ -39,12 +38,11 @@ class Mover:
         self._archive = archive
         self._rows = FIRST_ROWS
 
-    async def run(self, is_primary: Callable[[], bool]) -> None:
+    async def run(self) -> None:
         """Move what is old, for ever. Whatever is wrong with the archive, the core keeps the rows meanwhile."""
         while True:
             try:
-                if is_primary():
-                    await self.move(now_ms(), rest=REST)
+                await self.move(now_ms(), rest=REST)
             except (AppError, sqlite.Error) as error:
                 log.warning("move_failed", error=str(error))
             await asyncio.sleep(PASS_SECONDS)

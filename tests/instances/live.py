@@ -124,7 +124,7 @@ async def live(tmp_path: Path, database: type[Database] = Database, **bounds: An
     db.open()
     await changes.start(db)
     await db.write(users.ensure_dev_user, now_ms())
-    dev_user = db.read_now(queries.find_account, users.DEV_USER)
+    dev_user = await db.read(queries.find_account, users.DEV_USER)
     made = Live(db, changes, Hubs(db, tmp_path / "instances", Retention(), **bounds))
     made.hubs.listen(changes)
     rooms = Rooms(db, made.hubs, None, dev_user, "here")  # type: ignore[arg-type]

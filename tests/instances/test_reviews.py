@@ -123,9 +123,9 @@ class Counting(Database):
 
     reads = 0
 
-    def read_now(self, fn: Callable[..., Any], *args: Any) -> Any:
+    async def read(self, fn: Callable[..., Any], *args: Any) -> Any:
         self.reads += fn is access.level_of
-        return super().read_now(fn, *args)
+        return await super().read(fn, *args)
 
 
 def user(number: int) -> Principal:
@@ -164,7 +164,7 @@ async def test_only_those_whom_a_change_concerns_are_reviewed(tmp_path: Path) ->
         for number in range(MEMBERS):
             await stack.enter_async_context(served.joined(room, user(number)))
         await stack.enter_async_context(served.joined(other_room))
-        instance = served.db.read_now(access_queries.find_instance, room)
+        instance = await served.db.read(access_queries.find_instance, room)
         assert instance is not None
         for cause, reviewed in (
             ((users.TOPIC, "usr_1"), 1),

@@ -1,0 +1,22 @@
+"""REPLICATION=none: one machine, which is its own primary."""
+
+import secrets
+
+from app.edge.changes import Changes
+from app.edge.database import Database
+from app.edge.mount import Mount
+from app.edge.node import Node
+from app.settings import Settings
+
+
+class Single:
+    """Nothing comes from another machine; what comes is from commands run beside the server."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._regions = settings.regions
+
+    async def find_role(self) -> tuple[Node, Mount]:
+        return Node(self._regions.region, self._regions.machine or secrets.token_hex(4)), Mount.NONE
+
+    async def run(self, node: Node, db: Database, feed: Changes) -> None:
+        await feed.follow(db, node.advance)

@@ -1,0 +1,139 @@
+"""Mounted: what litehouse makes of a core that lies on LiteFS, where that program is."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from statistics import quantiles
+from typing import Any
+
+from app.edge import sqlite
+from app.edge.mount import Mount
+from bench import messages, world
+from bench.figure import Figure, compared
+from bench.process import Refused, ServerProcess
+from bench.raw import RawRows
+from bench.rounds import interleave
+from bench.stage import Stage
+from tests.cluster.engines import LiteFS, why_not_litefs
+from tests.conftest import free_port
+
+PRIMARY, REPLICA = "primary", "replica"
+CONNECTIONS = 16
+ONE_ROW = "one-row commits"
+# A commit on the mount costs what it costs: only many in one make it worth having.
+GROUP_RATIO = 20.0
+ALONE = "a machine alone"
+READ_RATIO = 0.25
+SEEN_P99_MS = 100.0
+ARRIVAL_SECONDS = 10.0
+COMMITS_A_ROUND = 100
+PERCENT = 100
+
+
+def measure_litefs(stage: Stage) -> Iterator[Figure]:
+    """Ingestion at the primary beside single commits on the same mount, reads at a replica beside a machine alone, and
+    how soon a replica sees a commit."""
+    reason = why_not_litefs()
+    if reason is not None:
+        raise Refused(reason)
+    with _mounts(stage.folder / "litefs") as engine:
+        key = world.make(engine.database(PRIMARY), Mount.PRIMARY)
+        with _serve(stage, engine, PRIMARY) as server:
+            yield _ingestion(stage, engine, server, key)
+            with _serve(stage, engine, REPLICA) as replica:
+                yield _reading(stage, replica, key)
+        yield _arrival(stage, engine)
+
+
+def can_be_measured() -> bool:
+    return why_not_litefs() is None
+
+
+@contextmanager
+def _mounts(folder: Path) -> Iterator[LiteFS]:
+    engine = LiteFS(folder, [PRIMARY, REPLICA])
+    try:
+        engine.start(PRIMARY)
+        engine.start(REPLICA)
+        yield engine
+    finally:
+        engine.close()
+
+
+def _ingestion(stage: Stage, engine: LiteFS, server: ServerProcess, key: str) -> Figure:
+    database = engine.database(PRIMARY)
+    templates, events = messages.batch(key), messages.BATCH_EVENTS
+    with closing(RawRows(database.with_name("raw.db"), mounted=True)) as raw:
+
+        def ingest() -> float:
+            before = world.count_rows(database)
+            run = stage.drive(server, templates, CONNECTIONS, numbers=events)
+            grown = world.count_rows(database) - before
+            if grown != run.answers * events:
+                raise Refused(f"{run.answers * events} events were acknowledged, the ledger has grown by {grown}")
+            return run.rate * events
+
+        subjects = {"litehouse": ingest, ONE_ROW: lambda: raw.rate(stage.extent.seconds, rows=1)}
+        given = interleave(stage.extent.rounds, subjects)
+    name = f"on LiteFS, batches of {events}"
+    return compared(name, "events/s", given["litehouse"], ONE_ROW, given[ONE_ROW], GROUP_RATIO)
+
+
+def _reading(stage: Stage, replica: ServerProcess, key: str) -> Figure:
+    """The same question at a replica, where its read leaves the loop and crosses FUSE, and at a machine alone."""
+
+    def ask(server: ServerProcess, key: str) -> float:
+        question = messages.get(f"{messages.QUOTA}?userId={messages.user_name(1)}", key)
+        return stage.drive(server, (question,), CONNECTIONS).rate
+
+    subjects = {"litehouse": lambda: ask(replica, key), ALONE: lambda: ask(stage.litehouse, stage.key)}
+    given = interleave(stage.extent.rounds, subjects)
+    return compared("on LiteFS, quota at a replica", "requests/s", given["litehouse"], ALONE, given[ALONE], READ_RATIO)
+
+
+def _serve(stage: Stage, engine: LiteFS, machine: str) -> ServerProcess:
+    regions = {
+        "REPLICATION": "litefs",
+        "LITEFS_HTTP": engine.url(machine),
+        "DATABASE_PATH": str(engine.database(machine)),
+        "DATA_DIR": str(stage.folder / "litefs" / machine / "data"),
+        "FLY_REGION": machine,
+        "FLY_MACHINE_ID": machine,
+        "PRIMARY_REGION": PRIMARY,
+        "PEER_PORT": str(free_port()),
+        "PEER_SECRET": "bench-peer-secret-of-thirty-two-bytes",
+    }
+    words = [sys.executable, "-m", "app.cli", "serve", "--port", "{port}"]
+    return ServerProcess(words, stage.folder / f"litefs-{machine}.log", **stage.production(), **regions)
+
+
+def _arrival(stage: Stage, engine: LiteFS) -> Figure:
+    """From the end of a commit to the moment when a reader on the other machine finds it."""
+    writing = sqlite.connect(engine.database(PRIMARY))
+    reading = sqlite.connect(engine.database(REPLICA), read_only=True)
+    waits = []
+    try:
+        for _ in range(stage.extent.rounds * COMMITS_A_ROUND):
+            (wanted,) = writing.execute(
+                "UPDATE replication_token SET sequence = sequence + 1 RETURNING sequence"
+            ).fetchall()[0]
+            waits.append(_wait(reading, wanted))
+    finally:
+        reading.close()
+        writing.close()
+    cuts = quantiles(waits, n=PERCENT)
+    note = f"p50 {1000 * cuts[49]:.1f} ms of {len(waits)} commits"
+    return Figure("on LiteFS, a commit seen elsewhere, p99", 1000 * cuts[98], "ms", aim=SEEN_P99_MS, note=note)
+
+
+def _wait(reading: Any, wanted: int) -> float:
+    begun = time.perf_counter()
+    while True:
+        (found,) = reading.execute("SELECT sequence FROM replication_token").fetchone()
+        waited = time.perf_counter() - begun
+        if found >= wanted:
+            return waited
+        if waited > ARRIVAL_SECONDS:
+            raise Refused(f"a commit has not come to the replica within {ARRIVAL_SECONDS:g} s")

@@ -1,0 +1,221 @@
+"""A database on a replicating mount: reads off the loop, and a replica that writes nothing and reads briefly."""
+
+import asyncio
+import errno
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.edge import migrate, readers, sqlite
+from app.edge.database import Connection, Database, Transaction
+from app.edge.mount import AtPrimaryOnly, Mount, mount_of
+from app.edge.writer import MOUNT_CHECKPOINT_PAGES
+from app.errors import Unavailable
+from app.regions import Regions
+
+pytestmark = pytest.mark.anyio
+
+ENDLESS = "WITH RECURSIVE endless (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM endless) SELECT count(*) FROM endless"
+
+
+@asynccontextmanager
+async def mounted(tmp_path: Path, mount: Mount) -> AsyncIterator[Database]:
+    path = tmp_path / "core.db"
+    migrate.migrate(path, "core")
+    db = Database(path, mount=mount)
+    db.open()
+    try:
+        yield db
+    finally:
+        await db.close()
+
+
+def sequence(connection: Connection) -> int:
+    row = connection.fetch_one("SELECT sequence FROM replication_token")
+    return int(row[0]) if row else -1
+
+
+def pragma(connection: Connection, name: str) -> Any:
+    return connection.fetch(f"PRAGMA {name}")[0][0]
+
+
+async def test_a_read_on_a_mount_runs_beside_the_loop(tmp_path: Path) -> None:
+    turned = threading.Event()
+
+    def wait_for_the_loop(connection: Connection) -> bool:
+        return turned.wait(5)
+
+    async with mounted(tmp_path, Mount.PRIMARY) as db:
+        asyncio.get_running_loop().call_later(0.01, turned.set)
+        assert await db.read(wait_for_the_loop)
+        turned.clear()
+        asyncio.get_running_loop().call_later(0.01, turned.set)
+        assert await db.read_one(wait_for_the_loop)
+
+
+async def test_as_many_reads_run_at_once_as_there_are_threads(tmp_path: Path) -> None:
+    together = threading.Barrier(readers.READ_THREADS)
+    connections = set()
+
+    def meet(connection: Connection) -> int:
+        connections.add(id(connection))
+        return together.wait(5)
+
+    async with mounted(tmp_path, Mount.REPLICA) as db:
+        assert len(set(await asyncio.gather(*[db.read(meet) for _ in range(readers.READ_THREADS)]))) == 4
+    assert len(connections) == readers.READ_THREADS
+
+
+async def test_all_that_one_read_fetches_is_of_one_moment(tmp_path: Path) -> None:
+    async with mounted(tmp_path, Mount.PRIMARY) as db:
+        other = sqlite.connect(db.path, other_threads=True)
+
+        def read_twice(connection: Connection) -> tuple[int, int]:
+            before = sequence(connection)
+            other.execute("UPDATE replication_token SET sequence = sequence + 1")
+            return before, sequence(connection)
+
+        first, second = await db.read(read_twice)
+        other.close()
+        assert first == second
+        assert await db.read(sequence) == first + 1
+
+
+async def test_a_read_that_ended_leaves_no_transaction_open(tmp_path: Path) -> None:
+    def is_open(connection: Connection) -> bool:
+        return bool(connection.raw.in_transaction)
+
+    def fail(connection: Connection) -> None:
+        sequence(connection)
+        raise LookupError
+
+    async with mounted(tmp_path, Mount.REPLICA) as db:
+        with pytest.raises(LookupError):
+            await db.read(fail)
+        with pytest.raises(Unavailable):
+            await db.read(lambda connection: connection.fetch(ENDLESS))
+        assert await db.read_one(is_open) is False
+
+
+async def test_a_mount_is_read_without_mapped_memory_and_checkpointed_early(tmp_path: Path) -> None:
+    def of_writer(tx: Transaction) -> list[Any]:
+        return [pragma(tx, name) for name in ("mmap_size", "wal_autocheckpoint", "cache_spill")]
+
+    async with mounted(tmp_path, Mount.PRIMARY) as db:
+        assert await db.read(pragma, "mmap_size") == 0
+        assert await db.page("PRAGMA mmap_size") == [(0,)]
+        assert await db.write(of_writer) == [0, MOUNT_CHECKPOINT_PAGES, 0]
+
+
+async def test_a_local_file_is_read_through_mapped_memory(tmp_path: Path) -> None:
+    async with mounted(tmp_path, Mount.NONE) as db:
+        assert await db.read(pragma, "mmap_size") == sqlite.MMAP_BYTES
+        assert await db.page("PRAGMA mmap_size") == [(sqlite.MMAP_BYTES,)]
+
+
+async def test_a_replica_has_no_writer_and_says_that_the_primary_has(tmp_path: Path) -> None:
+    async with mounted(tmp_path, Mount.REPLICA) as db:
+        with pytest.raises(AtPrimaryOnly) as refused:
+            await db.write(lambda tx: None)
+        assert refused.value.headers["Retry-After"]
+        assert "writer" not in {thread.name for thread in threading.enumerate()}
+
+
+@pytest.mark.parametrize("how", ["read", "read_one", "page"])
+async def test_a_replica_ends_a_read_after_50_ms_and_leaves_it_to_the_primary(tmp_path: Path, how: str) -> None:
+    async with mounted(tmp_path, Mount.REPLICA) as db:
+        # The first of each opens a connection.
+        await db.page("SELECT 1")
+        await db.read(sequence)
+        begun = time.monotonic()
+        with pytest.raises(AtPrimaryOnly):
+            await (db.page(ENDLESS) if how == "page" else getattr(db, how)(lambda held: held.fetch_one(ENDLESS)))
+        assert 0.04 < time.monotonic() - begun < 1.0
+        assert await db.read(sequence) >= 0
+
+
+async def test_reads_behind_a_mount_that_hangs_are_503_and_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readers, "READ_WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(readers, "WAITING_READS", 10)
+    answered = threading.Event()
+    async with mounted(tmp_path, Mount.PRIMARY) as db:
+        waiting = [asyncio.ensure_future(db.read(lambda connection: answered.wait(5))) for _ in range(10)]
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable, match="Too many reads are waiting: 10 of 10"):
+            await db.read(sequence)
+        ends = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(end) for end in ends] == [Unavailable] * 10
+        answered.set()
+        assert await db.read(sequence) >= 0
+
+
+def sqlite_error(code: int) -> Exception:
+    error = sqlite.Error("as SQLite says it")
+    error.sqlite_errorcode = code  # type: ignore[attr-defined]
+    return error
+
+
+LOST = {
+    "disk I/O error at a commit on a replica": sqlite_error(778),
+    "disk I/O error": sqlite_error(10),
+    "read-only": sqlite_error(8),
+    "busy": sqlite_error(5),
+    "busy in recovery": sqlite_error(261),
+    "locked": sqlite_error(6),
+    "locking protocol": sqlite_error(15),
+    "cannot open": sqlite_error(14),
+    "disk full": sqlite_error(13),
+    "not connected": OSError(errno.ENOTCONN, "Transport endpoint is not connected"),
+    "no such device": OSError(errno.ENODEV, "No such device"),
+    "input/output error": OSError(errno.EIO, "Input/output error"),
+    "stale handle": OSError(errno.ESTALE, "Stale file handle"),
+}
+
+
+@pytest.mark.parametrize("error", LOST.values(), ids=LOST.keys())
+async def test_each_form_of_a_lost_mount_or_primary_is_503_with_retry_after(tmp_path: Path, error: Exception) -> None:
+    def fail(connection: Connection) -> None:
+        raise error
+
+    async with mounted(tmp_path, Mount.PRIMARY) as db:
+        for reading in (db.read, db.read_one, db.write):
+            with pytest.raises(Unavailable) as refused:
+                await reading(fail)
+            assert refused.value.status == 503
+            assert refused.value.headers["Retry-After"]
+        assert await db.read(sequence) >= 0
+
+
+async def test_another_error_of_the_system_stays_what_it_is(tmp_path: Path) -> None:
+    def fail(connection: Connection) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file")
+
+    async with mounted(tmp_path, Mount.PRIMARY) as db:
+        for reading in (db.read, db.write):
+            with pytest.raises(FileNotFoundError):
+                await reading(fail)
+
+
+def test_the_journal_mode_of_a_file_that_has_it_is_not_set_again(tmp_path: Path) -> None:
+    said: list[str] = []
+    raw = sqlite.connect(tmp_path / "new.db")
+    raw.set_trace_callback(said.append)
+    sqlite.enter_wal(raw)
+    assert said == ["PRAGMA journal_mode", "PRAGMA journal_mode = WAL"]
+    said.clear()
+    sqlite.enter_wal(raw)
+    assert said == ["PRAGMA journal_mode"]
+    raw.close()
+
+
+def test_a_command_learns_from_the_settings_where_it_runs() -> None:
+    assert mount_of(Regions()) is Mount.NONE
+    assert mount_of(Regions(region="fra", primary_region="fra", replication="litefs")) is Mount.PRIMARY
+    assert mount_of(Regions(region="ams", primary_region="fra", replication="litefs")) is Mount.REPLICA

@@ -1,0 +1,1 @@
+"""The core on several machines, as an engine brings it to them."""
