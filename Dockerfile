@@ -22,7 +22,7 @@ RUN apt-get update \
     && useradd --system --no-create-home --shell /usr/sbin/nologin litehouse
 COPY --from=litefs /usr/local/bin/litefs /usr/local/bin/litefs
 COPY --from=packages /srv /srv
-COPY litefs.yml /etc/litefs.yml
+COPY litefs.yml litestream.yml /etc/
 ENV PATH=/srv/venv/bin:$PATH PYTHONUNBUFFERED=1
 EXPOSE 8080
 ENTRYPOINT ["litefs", "mount"]
