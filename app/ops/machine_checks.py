@@ -34,7 +34,7 @@ def check_mount(settings: Settings, database: Path) -> str:
     if not database.with_name(f"{database.name}-pos").exists():
         raise Unavailable(f"LiteFS does not replicate {database}: there is no {database.name}-pos beside it")
     mode = _journal_mode(database)
-    if mode != "wal":
+    if mode != sqlite.WAL:
         raise Unavailable(f"the core's journal mode is {mode}: replicas stop or miss what is written")
     inside = [path for path in (settings.data_dir, settings.instances_dir) if _is_in(path, database.parent)]
     if inside:
@@ -148,8 +148,7 @@ def _is_free(lock: Path) -> bool:
 def _journal_mode(database: Path) -> str:
     raw = sqlite.connect(database, read_only=True)
     try:
-        mode: str = raw.execute("PRAGMA journal_mode").fetchone()[0]
-        return mode
+        return sqlite.journal_mode(raw)
     finally:
         raw.close()
 
