@@ -38,6 +38,7 @@ def overview(
     after: str,
     now: int,
 ) -> str:
+    answered = [one.status for one in machines if one.status is not None]
     tokens, events = sum(day.tokens for day in days), sum(day.events for day in days)
     spent = (
         ("Tokens", f'<span title="{tokens:,}">{short(tokens)}</span>'),
@@ -49,8 +50,8 @@ def overview(
         ("Active keys", bounded(counts.keys, COUNTED)),
         ("Projects", bounded(counts.projects, COUNTED)),
         ("Instances", bounded(counts.instances, COUNTED)),
-        ("Open now", f"{len(connections):,}"),
-        ("Connections", f"{sum(connections.values()):,}"),
+        ("Open now", f"{sum(status.instances for status in answered):,}"),
+        ("Connections", f"{sum(status.connections for status in answered):,}"),
     )
     return _shell(
         "Overview",

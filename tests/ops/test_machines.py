@@ -81,6 +81,13 @@ def test_every_machine_is_shown_by_any(cluster: Cluster, asked: str) -> None:
     assert all("replica" in rows[name] and " ms<" in rows[name] for name in (AMS, NRT))
 
 
+def test_what_is_open_anywhere_is_counted_everywhere(cluster: Cluster) -> None:
+    with joined(cluster.primary.server, "playground"):
+        page = cluster.replicas[0].get("/admin", **{"X-Admin-Token": ADMIN_TOKEN}).text
+    assert "<dt>Open now</dt><dd>1</dd>" in page
+    assert "<dt>Connections</dt><dd>1</dd>" in page
+
+
 def test_a_replica_says_in_its_metrics_what_it_is(cluster: Cluster) -> None:
     measured = samples(cluster.replicas[0].get("/metrics").text)
     assert measured[("litehouse_primary",)] == 0
