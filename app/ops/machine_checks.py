@@ -66,15 +66,15 @@ def check_role(regions: Regions) -> str:
 
 
 def count_candidates(regions: Regions) -> int | None:
-    """How many machines run in the primary region; None where nobody says."""
+    """How many machines run in the primary region; None where nobody lists them. Unavailable."""
     if regions.peers:
         return sum(peer.region == regions.primary_region for peer in regions.peers)
     if not regions.on_fly:
         return None
     try:
         found = socket.getaddrinfo(f"{regions.primary_region}.{regions.app_name}.internal", None, socket.AF_INET6)
-    except OSError:
-        return 0
+    except OSError as error:
+        raise Unavailable(f"the machines in {regions.primary_region} cannot be looked up: {error}") from error
     return len({address[4][0] for address in found})
 
 

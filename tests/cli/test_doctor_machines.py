@@ -131,6 +131,22 @@ def test_candidates_are_counted_where_somebody_lists_them() -> None:
     assert machine_checks.count_candidates(Regions(primary_region="fra")) is None
 
 
+def test_candidates_are_counted_by_fly_s_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Fly's own resolver says cannot be asked here; what it was asked can."""
+
+    def resolve(host: str, *_: Any) -> list[Any]:
+        if host != "fra.ours.internal":
+            raise OSError("Name or service not known")
+        # Each address once for each kind of socket.
+        return [(0, kind, 0, "", (address, 0, 0, 0)) for address in ("fdaa::1", "fdaa::2") for kind in (1, 2)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    on_fly = Regions(machine="m-1", app_name="ours", primary_region="fra")
+    assert machine_checks.count_candidates(on_fly) == 2
+    with pytest.raises(Unavailable, match="cannot be looked up"):
+        machine_checks.count_candidates(Regions(machine="m-1", app_name="theirs", primary_region="fra"))
+
+
 def test_a_bundle_of_certificates_is_found_where_there_is_a_bucket() -> None:
     environ = {"AWS_CA_BUNDLE": "/etc/ssl/ours.pem"}
     with pytest.raises(Unavailable, match="AWS_CA_BUNDLE is set"):

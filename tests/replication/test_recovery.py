@@ -93,6 +93,9 @@ def test_a_core_is_restored_into_litefs_while_no_app_runs(cluster: Cluster, tmp_
     assert cluster.primary.server.command("origins", "add", LATER).returncode == 0
     until(lambda: LATER in origins_of(cluster.replicas[0]))
     until(lambda: cluster.primary.server.command("backup", "status").returncode == 0)
+    for machine in cluster.machines:
+        said = machine.server.command("doctor")
+        assert said.returncode == 0, said.stdout
     assert cluster.primary.server.command("backup", "verify").returncode == 0
 
 
