@@ -78,8 +78,7 @@ def examine(
         if schema.ok:
             yield _look("archive", lambda: _check_archive(archive))
     yield _look("ledger", lambda: machine_checks.check_ledger_place(settings, database, archive.path))
-    # A mount does not say how full the volume is that it lies on.
-    yield _look("disk", lambda: _check_disk(data_dir if settings.regions.replicated else database))
+    yield _look("disk", lambda: _check_disk(database))
     yield _look("litestream", lambda: backup_checks.check_litestream(settings, database))
     yield _look("left behind", lambda: machine_checks.check_left_behind(data_dir))
     yield _look("certificates", lambda: machine_checks.check_bundle(settings, environ))
@@ -154,8 +153,8 @@ def _check_archive(archive: Archive) -> str:
     return f"{archive.path}, relied on up to commit {archived.moves}"
 
 
-def _check_disk(place: Path) -> str:
-    there = next(path for path in (place, *place.absolute().parents) if path.exists())
+def _check_disk(database: Path) -> str:
+    there = next(path for path in (database, *database.absolute().parents) if path.exists())
     free = shutil.disk_usage(there).free
     if free < FREE_BYTES:
         raise Wrong(f"{free // MIB} MiB free, less than {FREE_BYTES // MIB}")
