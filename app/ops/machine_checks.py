@@ -4,6 +4,7 @@ import http.client
 import os
 import socket
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -112,11 +113,9 @@ def public_addresses() -> list[str]:
     """The addresses that this machine sends from to the outside, those of a private network left out."""
     found = []
     for family, outside in OUTSIDE:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.connect((outside, 9))
-            except OSError:
-                continue
+        # Where there is no such network, nothing of ours is reached through it.
+        with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((outside, 9))
             found.append(str(probe.getsockname()[0]))
     return [address for address in found if not is_private(address)]
 

@@ -10,6 +10,7 @@ import pytest
 from app.edge import sqlite
 from app.errors import Unavailable
 from app.ops import machine_checks
+from app.ops.metrics import is_private
 from app.regions import Peer, Regions
 from app.settings import Settings, read_unchecked
 from tests.cluster.cast import Cluster, Machine, running, until
@@ -123,6 +124,11 @@ def test_an_open_port_of_litefs_is_found() -> None:
         with pytest.raises(Unavailable, match=f"at 127.0.0.1 port {port}"):
             machine_checks.check_closed(regions, ["127.0.0.1"])
     assert machine_checks.check_closed(regions, ["127.0.0.1"]) == f"port {port} is private"
+
+
+def test_an_address_of_a_private_network_is_not_public() -> None:
+    """Whatever networks this machine has."""
+    assert [address for address in machine_checks.public_addresses() if is_private(address)] == []
 
 
 def test_candidates_are_counted_where_somebody_lists_them() -> None:
