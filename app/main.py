@@ -42,6 +42,7 @@ from app.instances.hubs import Hubs
 from app.instances.store import Retention
 from app.instances.tickets import Tickets
 from app.ops.description import Description
+from app.ops.machines import Machines
 from app.projects import delegates, instances, webhooks
 from app.projects import queries as project_queries
 from app.projects.door import Entrance
@@ -164,6 +165,8 @@ async def _open(
     hubs = Hubs(db, settings.instances_dir, retention, backup=backed_up)
     hubs.listen(feed)
     stack.push_async_callback(hubs.close)
+    machines = Machines(settings.regions, node, hubs, backed_up, placed.peers)
+    machines.measure(metrics)
     dev_user = await _find_dev_user(db, node) if settings.dev_user else None
 
     tasks = [
@@ -195,6 +198,7 @@ async def _open(
         "authenticator": authenticator,
         "entrance": entrance,
         "hubs": hubs,
+        "machines": machines,
         "tickets": Tickets(settings.jwt_secrets),
         "rooms": Rooms(db, hubs, entrance, dev_user, settings.regions.region),
         "clerk_api": clerk_api,

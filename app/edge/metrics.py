@@ -1,5 +1,7 @@
 """Metrics: what this process counts, as Prometheus text."""
 
+from collections.abc import Callable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from app.edge.backup import Backup
@@ -39,26 +41,27 @@ class Metrics:
         self._event_counters = [events.labels(status) for status in ("accepted", "duplicate", "rejected")]
         self._refusals = Counter("litehouse_quota_refusals", "Reservations refused with 402.", registry=self.registry)
 
+    def measure(self, name: str, description: str, value: Callable[[], float]) -> None:
+        """A gauge that is read when somebody collects."""
+        Gauge(name, description, registry=self.registry).set_function(value)
+
     def watch(self, db: Database) -> None:
         writer = db.writer
         if writer is not None:
             self._queue.set_function(lambda: writer.queued)
 
     def watch_backup(self, backup: Backup) -> None:
-        age = Gauge(
+        self.measure(
             "litehouse_backup_age_seconds",
             "Since when something may not be in the backup; -1 until that is known.",
-            registry=self.registry,
+            lambda: -1 if backup.age_ms is None else backup.age_ms / 1000,
         )
-        age.set_function(lambda: -1 if backup.age_ms is None else backup.age_ms / 1000)
-        up = Gauge(
+        self.measure(
             "litehouse_backup_up",
             "1 while Litestream runs and the replica takes what it ships.",
-            registry=self.registry,
+            lambda: backup.up,
         )
-        up.set_function(lambda: backup.up)
-        files = Gauge("litehouse_backup_files", "Databases that Litestream holds.", registry=self.registry)
-        files.set_function(lambda: backup.files)
+        self.measure("litehouse_backup_files", "Databases that Litestream holds.", lambda: backup.files)
 
     def observe_request(self, route: str | None, method: str, status: int, seconds: float) -> None:
         key = (route, method, status)

@@ -43,10 +43,15 @@ def read_bucket(url: str, environ: Mapping[str, str]) -> Bucket:
     parts = urlsplit(url)
     query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     region = query.get("region") or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or "us-east-1"
-    endpoint = query.get("endpoint") or environ.get("LITESTREAM_S3_ENDPOINT") or f"https://s3.{region}.amazonaws.com"
+    endpoint = query.get("endpoint") or _named_endpoint(environ) or f"https://s3.{region}.amazonaws.com"
     if "://" not in endpoint:
         endpoint = f"https://{endpoint}"
     return Bucket(endpoint.rstrip("/"), parts.netloc, parts.path.strip("/"), region)
+
+
+def _named_endpoint(environ: Mapping[str, str]) -> str | None:
+    """As https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html says, which Litestream follows."""
+    return environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL")
 
 
 def _list_prefixes(bucket: Bucket, environ: Mapping[str, str]) -> Iterator[str]:

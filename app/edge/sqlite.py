@@ -26,6 +26,7 @@ sys.modules["sqlite3.dbapi2"] = pysqlite3.dbapi2
 OLDEST_SAFE = (3, 51, 3)
 BUSY_SECONDS = 5.0
 WAL_RETRY_SECONDS = 0.01
+WAL = "wal"
 PAGE_CACHE_KIB = 65_536
 MMAP_BYTES = 1 << 30
 STATEMENTS_CACHED = 256
@@ -134,6 +135,11 @@ def connect(
     return raw
 
 
+def journal_mode(raw: Any) -> str:
+    mode: str = raw.execute("PRAGMA journal_mode").fetchone()[0]
+    return mode
+
+
 def enter_wal(raw: Any) -> None:
     """Set the journal mode of a new file. SQLite waits for no lock here, because it holds one; so this does.
 
@@ -142,7 +148,7 @@ def enter_wal(raw: Any) -> None:
     until = time.monotonic() + BUSY_SECONDS
     while True:
         try:
-            if raw.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            if journal_mode(raw) != WAL:
                 raw.execute("PRAGMA journal_mode = WAL")
             return
         except pysqlite3.Error as error:

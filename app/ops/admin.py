@@ -18,6 +18,7 @@ from app.instances.routes import TicketGiven
 from app.instances.tickets import Tickets
 from app.ops import admin_door, admin_page, admin_plot, admin_queries
 from app.ops.asset import read_asset
+from app.ops.machines import Machines
 from app.projects import access_queries
 from app.projects.access import NO_INSTANCE, Level, check_id
 
@@ -68,7 +69,9 @@ async def show(request: Request) -> Response:
     counts = await admin_queries.get_counts(db)
     listed = await admin_queries.list_instances(db, after, admin_page.INSTANCES_PAGE + 1)
     connections = {hub.id: len(hub.audience.members) for hub in _hubs(request).seen()}
-    return _page(admin_page.overview(days, counts, listed, connections, after, now))
+    machines: Machines = request.scope["state"]["machines"]
+    seen = await machines.ask_all()
+    return _page(admin_page.overview(days, counts, seen, machines.here.machine, listed, connections, after, now))
 
 
 @operation(

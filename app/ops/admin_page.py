@@ -5,8 +5,11 @@ from html import escape
 
 from app.instances.queries import Told
 from app.ops.admin_figures import ago, bounded, moment, money, short
+from app.ops.admin_machines import draw_machines
 from app.ops.admin_plot import DAYS, draw
 from app.ops.admin_queries import COUNTED, Counts, Day, Listed
+from app.ops.admin_table import Cells, table
+from app.ops.machines import Seen
 from app.projects.access_queries import Instance
 
 SHOWN_CHARACTERS = 160
@@ -26,8 +29,16 @@ def sign_in(*, wrong: bool) -> str:
 
 
 def overview(
-    days: Sequence[Day], counts: Counts, listed: Sequence[Listed], connections: Mapping[str, int], after: str, now: int
+    days: Sequence[Day],
+    counts: Counts,
+    machines: Sequence[Seen],
+    here: str,
+    listed: Sequence[Listed],
+    connections: Mapping[str, int],
+    after: str,
+    now: int,
 ) -> str:
+    answered = [one.status for one in machines if one.status is not None]
     tokens, events = sum(day.tokens for day in days), sum(day.events for day in days)
     spent = (
         ("Tokens", f'<span title="{tokens:,}">{short(tokens)}</span>'),
@@ -39,8 +50,8 @@ def overview(
         ("Active keys", bounded(counts.keys, COUNTED)),
         ("Projects", bounded(counts.projects, COUNTED)),
         ("Instances", bounded(counts.instances, COUNTED)),
-        ("Open now", f"{len(connections):,}"),
-        ("Connections", f"{sum(connections.values()):,}"),
+        ("Open now", f"{sum(status.instances for status in answered):,}"),
+        ("Connections", f"{sum(status.connections for status in answered):,}"),
     )
     return _shell(
         "Overview",
@@ -48,6 +59,7 @@ def overview(
         f'<div class="head"><h2 id="usage">Usage <small>all users, the last {DAYS} days</small></h2>'
         f"{_tiles(spent)}</div>{draw(days, now)}</section>"
         f'<section class="card" aria-label="What there is">{_tiles(held)}</section>'
+        f"{draw_machines(machines, here)}"
         f'<section id="instances"><h2>Instances</h2>{_instances(listed, connections, now)}'
         f"{_pages('/admin', after, listed)}</section></main>",
     )
@@ -88,24 +100,19 @@ def history(instance_id: str, told: Sequence[Told], now: int) -> str:
     """The lines of one page, newest first, with the way to older ones."""
     if not told:
         return '<p class="card empty">No changes here. Whatever is written is told here with who wrote it.</p>'
-    rows = "".join(_line(one, now) for one in told)
+    rows = [_line(one, now) for one in told]
     # A page may end early where values are large, so the way on is there until the first change.
     older = (
         f'<a class="button" href="/admin/instances/{escape(instance_id)}?before={told[-1].seq}#history">Older</a>'
         if told[-1].seq > 1
         else ""
     )
-    heads = _heads("Seq", "When (UTC)", "Who", "Change", "Key", "Now", "Before")
-    return f'<div class="wide card"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>{older}'
+    return table(("Seq", "When (UTC)", "Who", "Change", "Key", "Now", "Before"), rows) + older
 
 
-def _heads(*heads: str) -> str:
-    return "".join(f'<th scope="col">{head}</th>' for head in heads)
-
-
-def _line(one: Told, now: int) -> str:
+def _line(one: Told, now: int) -> Cells:
     who = f"{escape(one.actor_name or one.actor_id)} <small>{escape(one.actor_kind)}</small>"
-    cells = (
+    return (
         ("Seq", str(one.seq)),
         ("When", moment(one.at_ms, now)),
         ("Who", who),
@@ -114,7 +121,6 @@ def _line(one: Told, now: int) -> str:
         ("Now", _value(one.value)),
         ("Before", _value(one.previous_value)),
     )
-    return _row(cells)
 
 
 def _value(text: str | None) -> str:
@@ -127,14 +133,13 @@ def _value(text: str | None) -> str:
 def _instances(listed: Sequence[Listed], connections: Mapping[str, int], now: int) -> str:
     if not listed:
         return '<p class="card empty">No instances here. A project brings its first one.</p>'
-    heads = _heads("Instance", "Project", "Owner", "Region", "Connections", "Updated")
-    rows = "".join(_instance_row(one, connections.get(one.id), now) for one in listed[:INSTANCES_PAGE])
-    return f'<div class="wide card"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
+    rows = [_instance_row(one, connections.get(one.id), now) for one in listed[:INSTANCES_PAGE]]
+    return table(("Instance", "Project", "Owner", "Region", "Connections", "Updated"), rows)
 
 
-def _instance_row(one: Listed, connected: int | None, now: int) -> str:
+def _instance_row(one: Listed, connected: int | None, now: int) -> Cells:
     mark = ' <span class="chip">read-only</span>' if one.is_readonly else ""
-    cells = (
+    return (
         (
             "Instance",
             f'<a href="/admin/instances/{escape(one.id)}">{escape(one.name)}</a>{mark}<code>{escape(one.id)}</code>',
@@ -145,16 +150,6 @@ def _instance_row(one: Listed, connected: int | None, now: int) -> str:
         ("Connections", "" if connected is None else f'<span class="state on">{connected:,}</span>'),
         ("Updated", ago(one.updated_at_ms, now)),
     )
-    return _row(cells)
-
-
-def _row(cells: Sequence[tuple[str, str]]) -> str:
-    """A line of a table; on a phone each cell stands under its own head."""
-    return "<tr>" + "".join(_cell(head, inner) for head, inner in cells) + "</tr>"
-
-
-def _cell(head: str, inner: str) -> str:
-    return f'<td data-head="{head}"><div>{inner}</div></td>' if inner else "<td></td>"
 
 
 def _pages(path: str, after: str, listed: Sequence[Listed]) -> str:

@@ -13,7 +13,7 @@ from app.edge.transaction import Connection, find_archived
 from app.edge.writer import WAL_BYTES
 from app.errors import AppError
 from app.identity import demo
-from app.ops import backup_checks
+from app.ops import backup_checks, machine_checks
 from app.settings import SettingsError, read_settings, read_unchecked
 
 MIB = 1 << 20
@@ -29,6 +29,7 @@ SECRETS = (
     "ADMIN_KEY",
     "METRICS_TOKEN",
     "JWT_SECRET",
+    "PEER_SECRET",
     "CLERK_SECRET_KEY",
     "CLERK_WEBHOOK_SECRET",
 )
@@ -57,10 +58,15 @@ def examine(
 ) -> Iterator[Finding]:
     """Every check, in the order in which one explains the next. `archive` knows where the database is, too."""
     database = archive.core
+    settings = read_unchecked(environ, data_dir=str(data_dir))
     yield _look("sqlite", _check_sqlite)
     yield _look("settings", lambda: _check_settings(environ))
+    yield _look("role", lambda: machine_checks.check_role(settings.regions))
+    yield _look("lag", lambda: machine_checks.check_lag(settings.regions, database))
+    yield _look("litefs port", lambda: machine_checks.check_closed(settings.regions, machine_checks.public_addresses()))
     yield _look("database", lambda: _check_exists(database))
     if database.exists():
+        yield _look("mount", lambda: machine_checks.check_mount(settings, database))
         schema = _look("schema", lambda: _check_schema(database))
         yield schema
         # While a replica's whole file is read nothing arrives in it; the primary's is the same file.
@@ -71,9 +77,11 @@ def examine(
         yield _look("clock", lambda: _check_clock(newest_receipt() if schema.ok else None, now))
         if schema.ok:
             yield _look("archive", lambda: _check_archive(archive))
+    yield _look("ledger", lambda: machine_checks.check_ledger_place(settings, database, archive.path))
     yield _look("disk", lambda: _check_disk(database))
-    settings = read_unchecked(environ, data_dir=str(data_dir))
     yield _look("litestream", lambda: backup_checks.check_litestream(settings, database))
+    yield _look("left behind", lambda: machine_checks.check_left_behind(data_dir))
+    yield _look("certificates", lambda: machine_checks.check_bundle(settings, environ))
     yield _look("old epochs", lambda: backup_checks.check_old_epochs(settings))
     yield _look("secret files", lambda: _check_secret_files(data_dir, environ))
 

@@ -5,13 +5,13 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 import app
-from app.edge.backup import Backup
 from app.edge.clock import instant, now_ms
 from app.edge.http import db_of, json_response, settings_of
 from app.edge.node import MAX_LAG_SECONDS, Node
 from app.edge.openapi import operation
 from app.errors import AppError, Unavailable
 from app.ops import queries
+from app.ops.machines import Machines
 
 MESSAGE = "litehouse: the backend of an AI app in one process"
 DEVELOPMENT_URL = "http://localhost:8787"
@@ -54,7 +54,7 @@ class Addresses(msgspec.Struct):
 class HealthView(msgspec.Struct):
     """`lagMs` is how far this machine is behind the primary, `backupAgeMs` since when something of it may not be
     in the backup; null while that is not known, or there is none. `position` is how far its database has come, as
-    `X-Txid` says it."""
+    `X-Txid` says it; `instances` and `connections` are those that are open on it."""
 
     status: str
     environment: str
@@ -69,6 +69,8 @@ class HealthView(msgspec.Struct):
     lagMs: int | None
     backupAgeMs: int | None
     position: str | None
+    instances: int
+    connections: int
 
 
 @operation(answer=ServiceView)
@@ -112,7 +114,8 @@ async def health(request: Request) -> Response:
 async def api_health(request: Request) -> Response:
     """The long form, with this machine's place; 503 and the same body when the database does not answer."""
     node: Node = request.scope["state"]["node"]
-    backup: Backup | None = request.scope["state"]["backup"]
+    machines: Machines = request.scope["state"]["machines"]
+    here = machines.here
     healthy = await _database_answers(request)
     view = HealthView(
         status="ok" if healthy else "error",
@@ -122,12 +125,14 @@ async def api_health(request: Request) -> Response:
         services=Parts("healthy", "healthy") if healthy else Parts("unhealthy", "error"),
         version=app.__version__,
         api_endpoints=Addresses(DEVELOPMENT_URL, str(request.base_url).rstrip("/")),
-        region=node.region,
-        machine=node.machine,
-        primary=node.is_primary,
-        lagMs=node.lag_ms,
-        backupAgeMs=backup.age_ms if backup is not None else None,
+        region=here.region,
+        machine=here.machine,
+        primary=here.is_primary,
+        lagMs=here.lag_ms,
+        backupAgeMs=here.backup_age_ms,
         position=str(node.position) if node.position else None,
+        instances=here.instances,
+        connections=here.connections,
     )
     return json_response(view, 200 if healthy else 503)
 

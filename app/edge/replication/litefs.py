@@ -145,7 +145,7 @@ class LiteFS:
     async def read_lag(self, node: Node) -> None:
         """Set `node.lag_ms`; None when the file is not there, does not say, or the mount does not answer."""
         if self._looking is None:
-            self._looking = asyncio.get_running_loop().run_in_executor(None, _read_lag, self._lag_path)
+            self._looking = asyncio.get_running_loop().run_in_executor(None, lag_of, self._lag_path)
         # A mount that hangs keeps one thread, not one more each second.
         done, _ = await asyncio.wait([self._looking], timeout=LAG_SECONDS)
         node.lag_ms = self._looking.result() if done else None
@@ -153,7 +153,8 @@ class LiteFS:
             self._looking = None
 
 
-def _read_lag(path: Path) -> int | None:
+def lag_of(path: Path) -> int | None:
+    """What a mount's `.lag` says, in milliseconds; None when it is not there, or does not know."""
     try:
         lag = int(path.read_text())
     except (OSError, ValueError):

@@ -1,0 +1,191 @@
+"""The map of the machines on /admin, and the same of one machine in /api/health and /metrics."""
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from app.edge.database import Database
+from app.edge.node import Node
+from app.edge.peers import Peers
+from app.instances.hubs import Hubs
+from app.instances.store import Retention
+from app.ops.admin_machines import draw_machines
+from app.ops.machines import ASK_SECONDS, Machines, Seen, Status
+from app.regions import Regions
+from tests.cluster.cast import AMS, NRT, PRIMARY, Cluster, Machine, running, until
+from tests.conftest import ADMIN_TOKEN, Server
+from tests.instances.conftest import joined
+from tests.ops.test_metrics import samples
+
+SECRET = "p" * 32
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with running("standin", tmp_path_factory.mktemp("cluster")) as made:
+        yield made
+
+
+def rows_of(page: str) -> dict[str, str]:
+    """The lines of the map, by machine."""
+    section = page.partition('<section id="machines">')[2].partition("</section>")[0]
+    lines = section.partition("<tbody>")[2].split("<tr>")[1:]
+    return {line.partition("<code>")[2].partition("</code>")[0]: line for line in lines}
+
+
+def map_of(machine: Machine) -> dict[str, str]:
+    shown = machine.get("/admin", **{"X-Admin-Token": ADMIN_TOKEN})
+    assert shown.status_code == 200, shown.text
+    return rows_of(shown.text)
+
+
+def test_a_machine_alone_is_one_line(server: Server) -> None:
+    with server.client(**{"X-Admin-Token": ADMIN_TOKEN}) as client:
+        rows = rows_of(client.get("/admin").text)
+        health = client.get("/api/health").json()
+    assert list(rows) == [health["machine"]]
+    assert "primary" in rows[health["machine"]]
+    assert "this one" in rows[health["machine"]]
+
+
+def test_open_instances_and_their_connections_are_counted(server: Server) -> None:
+    with server.client() as client:
+        before = client.get("/api/health").json()
+        assert (before["instances"], before["connections"]) == (0, 0)
+        with joined(server, "playground"), joined(server, "playground"), joined(server, "other"):
+            during = client.get("/api/health").json()
+            measured = samples(client.get("/metrics").text)
+    assert (during["instances"], during["connections"]) == (2, 3)
+    assert measured[("litehouse_instances_open",)] == 2
+    assert measured[("litehouse_connections",)] == 3
+    assert measured[("litehouse_primary",)] == 1
+    assert measured[("litehouse_lag_seconds",)] == 0
+    assert measured[("litehouse_position_sequence",)] == int(during["position"].partition("-")[2])
+
+
+@pytest.mark.parametrize("asked", [PRIMARY, AMS])
+def test_every_machine_is_shown_by_any(cluster: Cluster, asked: str) -> None:
+    machine = next(one for one in cluster.machines if one.name == asked)
+    rows = map_of(machine)
+    assert list(rows) == [PRIMARY, AMS, NRT]
+    assert [name for name, line in rows.items() if "this one" in line] == [asked]
+    assert "primary" in rows[PRIMARY]
+    assert all("replica" in rows[name] and " ms<" in rows[name] for name in (AMS, NRT))
+
+
+def test_what_is_open_anywhere_is_counted_everywhere(cluster: Cluster) -> None:
+    with joined(cluster.primary.server, "playground"):
+        page = cluster.replicas[0].get("/admin", **{"X-Admin-Token": ADMIN_TOKEN}).text
+    assert "<dt>Open now</dt><dd>1</dd>" in page
+    assert "<dt>Connections</dt><dd>1</dd>" in page
+
+
+def test_a_replica_says_in_its_metrics_what_it_is(cluster: Cluster) -> None:
+    measured = samples(cluster.replicas[0].get("/metrics").text)
+    assert measured[("litehouse_primary",)] == 0
+    assert 0 <= measured[("litehouse_lag_seconds",)] < 90
+
+
+def test_a_machine_that_says_nothing_is_shown_as_such_and_holds_nobody_up(cluster: Cluster) -> None:
+    silent = cluster.replicas[1].server.process
+    assert silent is not None
+    os.kill(silent.pid, signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        rows = map_of(cluster.primary)
+        took = time.monotonic() - began
+    finally:
+        os.kill(silent.pid, signal.SIGCONT)
+    assert "does not answer" in rows[NRT]
+    assert "does not answer" not in rows[AMS]
+    assert took < ASK_SECONDS + 1.0
+    assert until(lambda: "replica" in map_of(cluster.primary)[NRT])
+
+
+def test_only_machines_that_know_the_secret_are_told(cluster: Cluster) -> None:
+    url = cluster.primary.server.environ["PEERS"].split(",")[0].partition("=")[2]
+    assert httpx.post(f"{url}/peer/status", trust_env=False).status_code == 401
+    assert cluster.primary.post("/peer/status", {}).status_code == 404
+
+
+def test_on_fly_the_names_of_the_app_say_where_the_machines_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What Fly's own resolver says cannot be asked here; what it was asked can."""
+    asked = []
+
+    def resolve(host: str, port: int, *_: Any, **__: Any) -> list[Any]:
+        asked.append(host)
+        return [(socket.AF_INET6, socket.SOCK_STREAM, 6, "", (address, port, 0, 0)) for address in ("fdaa::1", "::1")]
+
+    async def look() -> list[Seen]:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6) as taken:
+            port = taken.getsockname()[1]
+        regions = Regions(
+            region="fra",
+            machine="m-1",
+            app_name="ours",
+            private_address="fdaa::1",
+            peer_port=port,
+            peer_secrets=(SECRET,),
+        )
+        db = Database(tmp_path / "core.db")
+        peers = Peers(regions, "m-1")
+        machines = Machines(regions, Node("fra", "m-1"), Hubs(db, tmp_path, Retention(1, 1)), None, peers)
+        try:
+            return await machines.ask_all()
+        finally:
+            await peers.close()
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    seen = asyncio.run(look())
+    assert asked[0] == "ours.internal"
+    assert [(one.machine, one.status is None) for one in seen] == [("m-1", False), ("::1", True)]
+
+
+def status(machine: str, **changed: Any) -> Seen:
+    told: dict[str, Any] = {
+        "region": "fra",
+        "machine": machine,
+        "is_primary": False,
+        "lag_ms": 4,
+        "epoch": "e1",
+        "sequence": 1_234,
+        "instances": 0,
+        "connections": 0,
+        "backed_up": True,
+        "backup_age_ms": 2_000,
+    }
+    made = Status(**(told | changed))
+    return Seen(made.region, made.machine, made)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"lag_ms": None}, "not known"),
+        ({"lag_ms": 95_000}, "95 s"),
+        ({"epoch": "e0"}, "of another epoch"),
+        ({"sequence": None}, "none"),
+        ({"backup_age_ms": 600_000}, "10 min ago"),
+        ({"backup_age_ms": None}, "not known"),
+    ],
+)
+def test_what_is_wrong_with_a_machine_is_marked(changed: dict[str, Any], said: str) -> None:
+    primary = status("m-1", is_primary=True, lag_ms=0)
+    assert "problem" not in draw_machines([primary, status("m-2")], "m-1")
+    assert f'<span class="problem">{said}</span>' in draw_machines([primary, status("m-2", **changed)], "m-1")
+
+
+def test_what_a_machine_is_called_is_escaped() -> None:
+    drawn = draw_machines([status("<b>m"), Seen("<i>fra", "m-3", None)], "m-1")
+    assert "<b>" not in drawn
+    assert "<i>" not in drawn
