@@ -4,9 +4,6 @@ import asyncio
 
 from app.edge.transaction import Position
 
-# A replica that is further behind answers nothing from its own rows.
-MAX_LAG_SECONDS = 90
-
 # A replica that is further behind answers nothing itself.
 MAX_LAG_SECONDS = 90
 
