@@ -16,7 +16,7 @@ from bench.process import Refused, ServerProcess
 from bench.raw import RawRows
 from bench.rounds import interleave
 from bench.stage import Stage
-from tests.cluster.engines import LiteFS, why_not_litefs
+from cluster.engines import LiteFS, why_not_litefs
 from tests.conftest import free_port
 
 PRIMARY, REPLICA = "primary", "replica"

@@ -166,7 +166,7 @@ class Database:
             if await self.read_one(find_archived) is None:
                 return rows
         if self.archive is None:
-            raise Unavailable("Rows have left the database, and nobody said where to")
+            raise Unavailable("Rows have left the database, and nobody said where to", certain=False)
         return await self.archive.page(sql, *values)
 
     async def _open_scanner(self) -> aiosqlite.Connection:

@@ -15,7 +15,9 @@ class Mount(Enum):
 
 
 class AtPrimaryOnly(Unavailable):
-    """A replica cannot do this; the primary can."""
+    """A replica cannot do this; the primary can, so that is where the request goes."""
+
+    rests_on_rows = True
 
 
 def mount_of(regions: Regions) -> Mount:

@@ -7,9 +7,6 @@ from app.edge.transaction import Position
 # A replica that is further behind answers nothing from its own rows.
 MAX_LAG_SECONDS = 90
 
-# A replica that is further behind answers nothing itself.
-MAX_LAG_SECONDS = 90
-
 
 class Node:
     """What the adapters of `replication` keep up to date. A machine alone is its own primary and never lags.

@@ -19,7 +19,7 @@ from app.edge.forward import Forwarder
 from app.edge.freshness import Freshness
 from app.edge.http import MOVED, method_of, read_body, target_of
 from app.edge.job import waited_before
-from app.edge.node import MAX_LAG_SECONDS, Node
+from app.edge.node import Node
 from app.edge.peers import POSITION, Peers
 from app.edge.placement import Home, Place, Placement
 from app.errors import RESTING_ON_ROWS, AppError, Unauthenticated, Unavailable
@@ -109,8 +109,7 @@ class Placer:
 
     async def _is_fresh(self, scope: Scope) -> bool:
         """Whether this replica may be asked, and holds what the caller must not miss."""
-        lag_ms = self._node.lag_ms
-        if lag_ms is None or lag_ms >= MAX_LAG_SECONDS * 1000:
+        if not self._node.reads_here:
             return False
         wish = self._freshness.wish_of(scope)
         if wish is None:

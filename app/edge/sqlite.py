@@ -109,7 +109,7 @@ def connect(
     read_only: bool = False,
     other_threads: bool = False,
     mapped: bool = False,
-    busy_seconds: float = BUSY_SECONDS,
+    busy_seconds: float | None = None,
 ) -> Any:
     """A connection in autocommit mode; `other_threads` when it is made on one thread and used on another.
 
@@ -120,7 +120,7 @@ def connect(
     raw = pysqlite3.connect(
         f"{path.absolute().as_uri()}?mode={mode}",
         uri=True,
-        timeout=busy_seconds,
+        timeout=BUSY_SECONDS if busy_seconds is None else busy_seconds,
         isolation_level=None,
         check_same_thread=not other_threads,
         cached_statements=STATEMENTS_CACHED,

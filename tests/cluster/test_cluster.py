@@ -3,23 +3,19 @@
 import signal
 import socket
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from websockets.sync.client import connect
 
-from tests.cluster.conftest import Cluster, refuses
-from tests.cluster.fly_proxy import FlyProxy
+from tests.cluster.cast import PRIMARY, Cluster, running, until
 from tests.conftest import STOP_SECONDS
 from tests.instances.conftest import Peer
 from tests.projects.conftest import Person
 
 REPLICAS = (1, 2)
 TOO_OLD_MS = 90_000
-SETTLE_SECONDS = 10.0
 
 
 def names(cluster: Cluster, member: int, who: Person, **headers: str) -> set[str]:
@@ -28,22 +24,16 @@ def names(cluster: Cluster, member: int, who: Person, **headers: str) -> set[str
     return {project["name"] for project in answer.json()["projects"]}
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SETTLE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def until_found(cluster: Cluster, member: int, who: Person) -> None:
     """The copy there has come to know a person: a replica answers, and the primary was not asked."""
-    until(lambda: cluster.members[member].machine == _answered_by(cluster, member, who))
+    until(lambda: cluster.members[member].name == _answered_by(cluster, member, who))
 
 
 def _answered_by(cluster: Cluster, member: int, who: Person) -> str:
     before = cluster.members[0].line.bytes_up
     assert cluster.ask(member, who, "GET", "/api/projects").status_code == 200
-    return "a" if cluster.members[0].line.bytes_up != before else cluster.members[member].machine
+    asked_primary = cluster.members[0].line.bytes_up != before
+    return cluster.members[0 if asked_primary else member].name
 
 
 @pytest.mark.parametrize("member", REPLICAS)
@@ -123,12 +113,13 @@ def test_what_needs_no_rows_is_refused_without_the_primary(cluster: Cluster) -> 
 
 
 @pytest.mark.parametrize("lag_ms", [TOO_OLD_MS, None])
-def test_a_copy_that_is_too_old_answers_nothing(cluster: Cluster, lag_ms: int | None) -> None:
+def test_a_copy_that_is_too_old_answers_nothing(stood_in: Cluster, lag_ms: int | None) -> None:
+    cluster = stood_in
     alice = cluster.person()
     until_found(cluster, 1, alice)
     cluster.members[1].control(lag_ms=lag_ms)
     until(lambda: cluster.ask(1, None, "GET", "/readyz").status_code == 503)
-    assert _answered_by(cluster, 1, alice) == "a"
+    assert _answered_by(cluster, 1, alice) == PRIMARY
     cluster.members[0].line.cut()
     assert cluster.ask(1, alice, "GET", "/api/projects").status_code == 503
     assert cluster.ask(1, None, "GET", "/livez").status_code == 200
@@ -165,11 +156,8 @@ def test_the_lines_delay_is_paid_once_for_a_write(cluster: Cluster) -> None:
 
 def test_the_peer_port_is_open_until_the_last_instance_is_closed(tmp_path: Path) -> None:
     """A machine that is busy with stopping does not refuse there: nobody may take what it still holds."""
-    cluster = Cluster(tmp_path)
-    member = cluster.members[0]
-    try:
-        member.start()
-        member.wait()
+    with running("standin", tmp_path) as cluster:
+        member = cluster.primary
         assert not refuses(member.peer_port)
         with socket.create_connection(("127.0.0.1", member.port)) as half:
             half.sendall(b"POST /api/projects HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{")
@@ -180,24 +168,27 @@ def test_the_peer_port_is_open_until_the_last_instance_is_closed(tmp_path: Path)
             assert not refuses(member.peer_port)
         assert member.process.wait(STOP_SECONDS) == 0
         assert refuses(member.peer_port)
-    finally:
-        cluster.close()
 
 
-def test_behind_flys_proxy_the_same_holds(on_fly: tuple[Cluster, FlyProxy]) -> None:
-    cluster, proxy = on_fly
+@pytest.mark.parametrize("replay", ["fly"], indirect=True)
+def test_behind_flys_proxy_the_same_holds(cluster: Cluster) -> None:
     alice = cluster.person()
-
-    def ask(near: str, method: str, path: str, body: Any = None) -> Any:
-        headers = {**alice.headers, "x-near": near}
-        return httpx.request(method, proxy.url + path, json=body, headers=headers, timeout=30, trust_env=False)
-
     for member in REPLICAS:
         cluster.members[member].control(paused=True)
-    assert ask("ams", "POST", "/api/projects", {"name": "garden"}).status_code in (200, 201)
-    listed = ask("ams", "GET", "/api/projects")
+    assert cluster.ask(1, alice, "POST", "/api/projects", {"name": "garden"}).status_code in (200, 201)
+    listed = cluster.ask(1, alice, "GET", "/api/projects")
     assert [project["name"] for project in listed.json()["projects"]] == ["garden"]
     project = listed.json()["projects"][0]["id"]
-    assert ask("ord", "GET", f"/api/projects/{project}").status_code == 200
-    assert all(wish.startswith("region=fra;") for wish in proxy.replays)
-    assert len(proxy.replays) >= 3
+    assert cluster.ask(2, alice, "GET", f"/api/projects/{project}").status_code == 200
+    assert cluster.proxy is not None
+    assert len(cluster.proxy.replays) >= 3
+    assert all(wish.startswith("region=fra;") for wish in cluster.proxy.replays)
+
+
+def refuses(port: int) -> bool:
+    """Whether nobody listens there."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except ConnectionRefusedError:
+        return True
+    return False

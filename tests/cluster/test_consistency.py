@@ -9,8 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.edge.freshness import REMEMBERED_SECONDS
-from tests.cluster.conftest import Cluster
+from tests.cluster.cast import Cluster
 from tests.projects.conftest import Key, Person
+
+pytestmark = pytest.mark.parametrize("replay", ["forward", "fly"], indirect=True)
 
 MACHINES = st.integers(0, 2)
 REPLICAS = st.integers(1, 2)
@@ -28,6 +30,7 @@ STEPS = st.lists(
     min_size=3,
     max_size=10,
 )
+EXAMPLES = 10
 REVOKED_SECONDS = 1.0
 _numbers = itertools.count(1)
 
@@ -124,7 +127,7 @@ def _apply(cluster: Cluster, caller: Caller, step: tuple[str, int]) -> None:
         caller.read(member)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
 def test_who_says_how_far_it_has_come_finds_it_everywhere(cluster: Cluster, steps: list[tuple[str, int]]) -> None:
     cluster.calm()
@@ -136,7 +139,7 @@ def test_who_says_how_far_it_has_come_finds_it_everywhere(cluster: Cluster, step
         caller.read(member)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(member=MACHINES, steps=STEPS)
 def test_who_says_nothing_finds_it_where_it_stays(cluster: Cluster, member: int, steps: list[tuple[str, int]]) -> None:
     cluster.calm()

@@ -19,7 +19,7 @@ from app.edge.job import waited_before
 from app.edge.placement import Home, anywhere, at_home, at_primary, here
 from app.edge.router import Route
 from app.errors import Conflict, NotFound
-from tests.cluster.delay_proxy import DelayProxy
+from cluster.delay_proxy import DelayProxy
 from tests.cluster.pair import ORIGIN, Machine, client, pair, until
 
 pytestmark = pytest.mark.anyio

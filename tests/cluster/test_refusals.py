@@ -10,6 +10,7 @@ from starlette.responses import Response
 from app import errors
 from app.edge import placer
 from app.edge.http import json_response, read_body
+from app.edge.mount import AtPrimaryOnly
 from app.edge.peers import POSITION
 from app.edge.placement import Home, anywhere, at_home
 from app.edge.router import Route
@@ -62,8 +63,14 @@ def refusing(refuse: Refuse) -> tuple[Route, ...]:
         *[lambda kind=kind: kind("no") for kind in RESTS_ON_ROWS],
         lambda: errors.Invalid("looked up", certain=False),
         lambda: errors.Unavailable("the database here", certain=False),
+        lambda: AtPrimaryOnly("a write, or a read that takes too long"),
     ],
-    ids=[*[kind.__name__ for kind in RESTS_ON_ROWS], "a 400 that looked something up", "its own database"],
+    ids=[
+        *[kind.__name__ for kind in RESTS_ON_ROWS],
+        "a 400 that looked something up",
+        "its own database",
+        "what only the primary can do",
+    ],
 )
 async def test_a_refusal_that_rests_on_rows_is_the_primarys(refuse: Refuse) -> None:
     async with pair(refusing(refuse)) as both, client(both.replica) as asking:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.cluster.cast import AMS, LOOK_SECONDS, NRT, PRIMARY, Cluster, Machine, until
+from tests.cluster.cast import AMS, LOOK_SECONDS, NRT, PRIMARY, Cluster, Member, until
 
 REVOKED_SECONDS = 1.0
 PROJECTS = "/api/projects"
@@ -21,22 +21,22 @@ def make_project(cluster: Cluster, name: str) -> str:
     return txid
 
 
-def project_names(machine: Machine) -> set[str]:
+def project_names(machine: Member) -> set[str]:
     answer = machine.get(PROJECTS)
     assert answer.status_code == 200, answer.text
     return {project["name"] for project in answer.json()["projects"]}
 
 
-def is_let_in(machine: Machine, key: str) -> bool:
+def is_let_in(machine: Member, key: str) -> bool:
     status = machine.get(PROJECTS, Authorization=f"Bearer {key}").status_code
     assert status in (200, 401)
     return bool(status == 200)
 
 
-def files_open_for_writing(machine: Machine) -> set[str]:
+def files_open_for_writing(machine: Member) -> set[str]:
     """By the app's process, of what lies beside the database."""
-    assert machine.server.process is not None
-    process = Path("/proc", str(machine.server.process.pid))
+    assert machine.process is not None
+    process = Path("/proc", str(machine.process.pid))
     found = set()
     for held in (process / "fd").iterdir():
         target = Path(os.readlink(held))
@@ -49,13 +49,13 @@ def files_open_for_writing(machine: Machine) -> set[str]:
 
 def test_what_the_primary_commits_can_be_read_everywhere(cluster: Cluster) -> None:
     txid = make_project(cluster, "seen by all")
-    for machine in cluster.machines:
+    for machine in cluster.members:
         until(lambda machine=machine: machine.has(txid))
         assert "seen by all" in project_names(machine)
 
 
 def test_each_machine_says_where_and_what_it_is(cluster: Cluster) -> None:
-    said = [machine.health() for machine in cluster.machines]
+    said = [machine.health() for machine in cluster.members]
     assert [(one["region"], one["machine"], one["primary"]) for one in said] == [
         ("fra", PRIMARY, True),
         ("ams", AMS, False),
@@ -63,11 +63,11 @@ def test_each_machine_says_where_and_what_it_is(cluster: Cluster) -> None:
     ]
     assert said[0]["lagMs"] == 0
     assert all(0 <= one["lagMs"] < 3_000 for one in said[1:])
-    assert [machine.get("/readyz").status_code for machine in cluster.machines] == [200, 200, 200]
+    assert [machine.get("/readyz").status_code for machine in cluster.members] == [200, 200, 200]
 
 
 def test_a_replica_never_opens_the_database_for_writing(cluster: Cluster) -> None:
-    for machine in cluster.machines:
+    for machine in cluster.members:
         # Whatever it opens on first use is open then.
         project_names(machine)
     assert "core.db" in files_open_for_writing(cluster.primary)
@@ -76,12 +76,12 @@ def test_a_replica_never_opens_the_database_for_writing(cluster: Cluster) -> Non
 
 def test_a_key_that_is_revoked_at_the_primary_is_refused_everywhere_within_a_second(cluster: Cluster) -> None:
     key_id, key = cluster.make_key()
-    for machine in cluster.machines:
+    for machine in cluster.members:
         # It is remembered there from now on.
         until(lambda machine=machine: is_let_in(machine, key))
     assert cluster.primary.delete(f"/api/keys/{key_id}").status_code == 200
     revoked = time.monotonic()
-    for machine in cluster.machines:
+    for machine in cluster.members:
         until(lambda machine=machine: not is_let_in(machine, key), REVOKED_SECONDS)
     assert time.monotonic() - revoked < REVOKED_SECONDS
 
@@ -154,7 +154,7 @@ def test_what_comes_late_comes_in_its_order(cluster: Cluster) -> None:
 def test_a_primary_that_is_killed_loses_nothing_that_it_acknowledged(own_cluster: Cluster) -> None:
     names = {f"kept {number}" for number in range(20)}
     txid = [make_project(own_cluster, name) for name in sorted(names)][-1]
-    own_cluster.primary.server.kill()
+    own_cluster.primary.kill()
     for replica in own_cluster.replicas:
         until(lambda replica=replica: replica.has(txid))
         assert names <= project_names(replica)
@@ -198,7 +198,7 @@ def test_an_engine_that_is_gone_takes_its_machine_out_of_routing(own_cluster: Cl
     assert own_cluster.replicas[1].get("/readyz").status_code == 200
 
 
-def answer_of(machine: Machine, path: str) -> httpx.Response:
+def answer_of(machine: Member, path: str) -> httpx.Response:
     answer: httpx.Response = machine.get(path)
     assert answer.status_code != 500, answer.text
     return answer
@@ -206,31 +206,31 @@ def answer_of(machine: Machine, path: str) -> httpx.Response:
 
 def test_commands_on_a_replica_read_and_leave_the_rest_to_the_primary(cluster: Cluster) -> None:
     replica = cluster.replicas[0]
-    added = cluster.primary.server.command("origins", "add", "https://seen.example.com")
+    added = cluster.primary.command("origins", "add", "https://seen.example.com")
     assert added.returncode == 0, added.stderr
-    until(lambda: "https://seen.example.com" in replica.server.command("origins", "list").stdout)
+    until(lambda: "https://seen.example.com" in replica.command("origins", "list").stdout)
     for words in (
         ("origins", "add", "https://lost.example.com"),
         ("migrate",),
         ("verify-usage",),
     ):
-        refused = replica.server.command(*words)
+        refused = replica.command(*words)
         assert refused.returncode == 1
         assert "replica" in refused.stderr.lower()
         assert "Traceback" not in refused.stderr
-    assert "lost" not in cluster.primary.server.command("origins", "list").stdout
-    assert "integrity" not in replica.server.command("doctor").stdout
+    assert "lost" not in cluster.primary.command("origins", "list").stdout
+    assert "integrity" not in replica.command("doctor").stdout
 
 
 def test_an_origin_that_is_listed_at_the_primary_is_allowed_everywhere(cluster: Cluster) -> None:
     origin = "https://new.example.com"
-    assert cluster.primary.server.command("origins", "add", origin).returncode == 0
-    for machine in cluster.machines:
+    assert cluster.primary.command("origins", "add", origin).returncode == 0
+    for machine in cluster.members:
         until(lambda machine=machine: allows(machine, origin))
-    assert cluster.primary.server.command("origins", "remove", origin).returncode == 0
-    for machine in cluster.machines:
+    assert cluster.primary.command("origins", "remove", origin).returncode == 0
+    for machine in cluster.members:
         until(lambda machine=machine: not allows(machine, origin))
 
 
-def allows(machine: Machine, origin: str) -> bool:
+def allows(machine: Member, origin: str) -> bool:
     return machine.get("/livez", Origin=origin).headers.get("access-control-allow-origin") == origin
