@@ -17,7 +17,7 @@ from starlette.types import Message, Receive, Scope, Send
 from app.edge import freshness, replay
 from app.edge.forward import Forwarder
 from app.edge.freshness import Freshness
-from app.edge.http import MOVED, method_of, read_body, target_of
+from app.edge.http import MOVED, READING, method_of, read_body, target_of
 from app.edge.job import waited_before
 from app.edge.node import Node
 from app.edge.peers import POSITION, Peers
@@ -29,7 +29,6 @@ from app.regions import FLY, OFF
 WAIT_SECONDS = 8.0
 # What an endpoint has read of a body is kept up to this, in case the request has to go on.
 KEPT_BYTES = 20 << 20
-READING = frozenset(("GET", "HEAD"))
 
 Respond = Callable[[Scope, Receive, Send], Awaitable[Response]]
 # Where a thing lives; None when that is not known here.
