@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from websockets.sync.client import connect
 
+from app.identity.ids import new_id
 from tests.cluster.cast import PRIMARY, Cluster, running, until
 from tests.conftest import STOP_SECONDS
 from tests.instances.conftest import Peer
@@ -83,6 +84,18 @@ def test_who_and_what_a_copy_does_not_know_yet_is_never_refused(cluster: Cluster
                 assert cluster.ask(member, who, "GET", path).status_code == 200
         assert cluster.ask(member, alice, "GET", "/api/usage/quota").status_code == 200
         assert cluster.ask(member, alice, "GET", "/api/user/profile").status_code == 200
+
+
+@pytest.mark.parametrize("replay", ["forward", "fly"], indirect=True)
+def test_who_comes_for_the_first_time_is_made_at_the_primary_whichever_machine_it_asks(cluster: Cluster) -> None:
+    """A read that has to write first: a replica cannot, and does not say so."""
+    for member in range(3):
+        subject = new_id("user")
+        newcomer = Person("", subject, "", {})
+        newcomer = newcomer._replace(headers=cluster.session(newcomer))
+        assert cluster.ask(member, newcomer, "GET", "/api/usage/quota").status_code == 200
+        assert cluster.rows("SELECT count(*) FROM identities WHERE subject = ?", subject) == [(1,)]
+        assert cluster.ask(member, newcomer, "GET", "/api/user/profile").status_code == 200
 
 
 def test_what_is_nowhere_is_refused_by_the_primary_and_503_without_it(cluster: Cluster) -> None:

@@ -21,6 +21,7 @@ STEPS = st.lists(
         st.tuples(st.just("pause"), REPLICAS),
         st.tuples(st.just("follow"), REPLICAS),
         st.tuples(st.just("lag"), REPLICAS),
+        st.tuples(st.just("far"), MACHINES),
         st.tuples(st.just("write"), MACHINES),
         st.tuples(st.just("read"), MACHINES),
         st.tuples(st.just("rename"), MACHINES),
@@ -115,6 +116,8 @@ def _apply(cluster: Cluster, caller: Caller, step: tuple[str, int]) -> None:
         cluster.members[member].control()
     elif what == "lag":
         cluster.members[member].control(delay=0.05)
+    elif what == "far":
+        cluster.members[member].line.delay = 0.02
     elif what == "write":
         caller.write(member)
     elif what == "rename":
