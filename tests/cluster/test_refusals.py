@@ -165,3 +165,13 @@ async def test_a_home_refuses_once_it_has_come_as_far_as_the_primary() -> None:
         assert (await asking.post("/home/a")).status_code == 403
         del both.primary.peers.answers[POSITION]
         assert (await asking.post("/home/a")).status_code == 503
+
+
+async def test_a_replica_whose_core_does_not_fit_its_code_answers_nothing_from_it() -> None:
+    async def answer(request: Request) -> Response:
+        return json_response({"machine": request.scope["state"]["node"].machine})
+
+    async with pair([Route("GET", "/asked", anywhere, answer)]) as both, client(both.replica) as asking:
+        for fits, machine in ((True, "m2"), (False, "m1"), (True, "m2")):
+            both.replica.node.schema_fits = fits
+            assert (await asking.get("/asked")).json() == {"machine": machine}
