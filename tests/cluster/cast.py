@@ -47,7 +47,7 @@ def until(look: Callable[[], T], seconds: float = SOON_SECONDS) -> T:
     return found
 
 
-class Member(Server):
+class Machine(Server):
     """One machine. Its line to the others may be slow, stopped or cut; its folder outlives its process."""
 
     def __init__(self, engine: Engine, folder: Path, name: str) -> None:
@@ -127,35 +127,35 @@ class Cluster(Cast):
     def __init__(self, engine: Engine, folder: Path, replay: str = "forward", **environ: str) -> None:
         self.signing_key = SigningKey()
         self.engine = engine
-        self.members = [Member(engine, folder, name) for name in REGIONS]
+        self.machines = [Machine(engine, folder, name) for name in REGIONS]
         # Each is found by the others at the end of its line.
-        peers = machines.peers({member.name: member.line.port for member in self.members})
-        for member in self.members:
+        peers = machines.peers({member.name: member.line.port for member in self.machines})
+        for member in self.machines:
             member.tell(peers, REPLAY=replay, CLERK_JWT_KEY=self.signing_key.pem, **{"DEV_USER": "1"} | environ)
-        self.server = self.members[0]
+        self.server = self.machines[0]
         self.path = engine.database(PRIMARY)
-        self.client = self.members[0].asking
-        backends = [Backend(member.region, member.name, member.port) for member in self.members]
+        self.client = self.machines[0].asking
+        backends = [Backend(member.region, member.name, member.port) for member in self.machines]
         self.proxy = FlyProxy(backends) if replay == "fly" else None
         self._through = httpx.Client(base_url=self.proxy.url, timeout=30, trust_env=False) if self.proxy else None
 
     @property
-    def primary(self) -> Member:
-        return self.members[0]
+    def primary(self) -> Machine:
+        return self.machines[0]
 
     @property
-    def replicas(self) -> list[Member]:
-        return self.members[1:]
+    def replicas(self) -> list[Machine]:
+        return self.machines[1:]
 
     def start(self) -> None:
         with ThreadPoolExecutor() as pool:
             self.engine.start(PRIMARY)
             list(pool.map(self.engine.start, [replica.name for replica in self.replicas]))
-            list(pool.map(Member.start, self.members))
+            list(pool.map(Machine.start, self.machines))
 
     def calm(self) -> None:
         """All lines whole, all copies following."""
-        for member in self.members:
+        for member in self.machines:
             member.line.mend()
             member.line.resume()
             member.line.delay = 0.0
@@ -168,8 +168,8 @@ class Cluster(Cast):
         """A request of somebody's to one of the machines, or from near it where Fly's proxy stands before them."""
         given = {**({} if who is None else who.headers), **headers}
         if self._through is None:
-            return self.members[member].asking.request(method, path, json=body, headers=given)
-        return self._through.request(method, path, json=body, headers={**given, "x-near": self.members[member].region})
+            return self.machines[member].asking.request(method, path, json=body, headers=given)
+        return self._through.request(method, path, json=body, headers={**given, "x-near": self.machines[member].region})
 
     def make_key(self) -> tuple[str, str]:
         """`(id, text)` of a new key of dev-user's that may list its projects."""
@@ -183,7 +183,7 @@ class Cluster(Cast):
             self._through.close()
             self.proxy.close()
         # The replicas first: they ask the primary while they end.
-        for member in reversed(self.members):
+        for member in reversed(self.machines):
             with suppress(Exception):
                 member.close()
         self.engine.close()
@@ -199,4 +199,4 @@ def running(kind: str, folder: Path, replay: str = "forward", **environ: str) ->
         cluster.close()
 
 
-__all__ = ["AMS", "ENGINE_NAMES", "NRT", "ON_LITEFS", "PRIMARY", "Cluster", "Member", "running", "until"]
+__all__ = ["AMS", "ENGINE_NAMES", "NRT", "ON_LITEFS", "PRIMARY", "Cluster", "Machine", "running", "until"]

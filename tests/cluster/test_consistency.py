@@ -111,13 +111,13 @@ class Silent(Caller):
 def _apply(cluster: Cluster, caller: Caller, step: tuple[str, int]) -> None:
     what, member = step
     if what == "pause":
-        cluster.members[member].control(paused=True)
+        cluster.machines[member].control(paused=True)
     elif what == "follow":
-        cluster.members[member].control()
+        cluster.machines[member].control()
     elif what == "lag":
-        cluster.members[member].control(delay=0.05)
+        cluster.machines[member].control(delay=0.05)
     elif what == "far":
-        cluster.members[member].line.delay = 0.02
+        cluster.machines[member].line.delay = 0.02
     elif what == "write":
         caller.write(member)
     elif what == "rename":

@@ -8,7 +8,7 @@ import pytest
 
 from app.edge import migrate, sqlite
 from app.identity.demo import DEMO_USER
-from tests.cluster.cast import ENGINE_NAMES, Cluster, Member, running, until
+from tests.cluster.cast import ENGINE_NAMES, Cluster, Machine, running, until
 from tests.cluster.visitors import EVENT_TOKENS, Listener, Reader, Relay, Visitor, Writer, until_all
 from tests.conftest import ADMIN_TOKEN
 
@@ -33,7 +33,7 @@ def make_next_release(folder: Path) -> int:
     return version
 
 
-def replace(cluster: Cluster, member: Member, migrations: Path) -> None:
+def replace(cluster: Cluster, member: Machine, migrations: Path) -> None:
     """SIGTERM, and the next release in its place; what brings the core to the machine goes and comes along."""
     assert member.stop() == 0, member.log()
     cluster.engine.stop(member.name)
@@ -43,7 +43,7 @@ def replace(cluster: Cluster, member: Member, migrations: Path) -> None:
     member.start()
 
 
-def version_at(member: Member) -> int:
+def version_at(member: Machine) -> int:
     raw = sqlite.connect(member.database, read_only=True)
     try:
         return migrate.read_version(raw)[0]
@@ -81,7 +81,7 @@ def test_machines_are_replaced_under_load_and_nobody_loses_anything(deployed: Cl
         visitor.start()
     try:
         all_went_on()
-        for member in reversed(deployed.members):
+        for member in reversed(deployed.machines):
             replace(deployed, member, migrations)
             all_went_on()
             assert version_at(deployed.primary) == (version if member is deployed.primary else version - 1)
@@ -103,7 +103,7 @@ def test_machines_are_replaced_under_load_and_nobody_loses_anything(deployed: Cl
     assert all(listener.heard.items() >= writer.kept.items() for listener in listeners)
     # Each of them met a machine that was being replaced.
     assert all(relay.turned_away for relay in relays)
-    for member in deployed.members:
+    for member in deployed.machines:
         until(lambda member=member: version_at(member) == version)  # type: ignore[misc]
         assert member.get("/readyz").status_code == 200
         quota = member.get(f"/api/usage/quota?userId={DEMO_USER}", **{"X-Admin-Token": ADMIN_TOKEN}).json()

@@ -15,7 +15,7 @@ import httpx
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import connect
 
-from tests.cluster.cast import Cluster, Member
+from tests.cluster.cast import Cluster, Machine
 from tests.conftest import ADMIN_TOKEN
 
 GIVEN_UP_SECONDS = 30.0
@@ -40,10 +40,10 @@ class Visitor(threading.Thread):
         self.cluster = cluster
         self.wrong: list[str] = []
         self.turned_away = 0
-        self._order = itertools.cycle([*cluster.members[first:], *cluster.members[:first]])
+        self._order = itertools.cycle([*cluster.machines[first:], *cluster.machines[:first]])
         self._at = next(self._order)
         self._leaving = threading.Event()
-        self._clients = {member.name: member.client() for member in cluster.members}
+        self._clients = {member.name: member.client() for member in cluster.machines}
 
     def visit(self) -> None:
         raise NotImplementedError
@@ -156,7 +156,7 @@ class Listener(Visitor):
             self._at = next(self._order)
             self._leaving.wait(AGAIN_SECONDS)
 
-    def _frames(self, member: Member) -> Iterator[Json]:
+    def _frames(self, member: Machine) -> Iterator[Json]:
         since = "" if self.seq is None else f"?since={self.seq}&epoch={self.epoch}"
         address = f"{member.url.replace('http', 'ws')}/sync/{self.room}{since}"
         with connect(address, proxy=None, compression=None, open_timeout=10, close_timeout=1) as socket:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.cluster.cast import AMS, LOOK_SECONDS, NRT, PRIMARY, Cluster, Member, until
+from tests.cluster.cast import AMS, LOOK_SECONDS, NRT, PRIMARY, Cluster, Machine, until
 
 REVOKED_SECONDS = 1.0
 PROJECTS = "/api/projects"
@@ -21,19 +21,19 @@ def make_project(cluster: Cluster, name: str) -> str:
     return txid
 
 
-def project_names(machine: Member) -> set[str]:
+def project_names(machine: Machine) -> set[str]:
     answer = machine.get(PROJECTS)
     assert answer.status_code == 200, answer.text
     return {project["name"] for project in answer.json()["projects"]}
 
 
-def is_let_in(machine: Member, key: str) -> bool:
+def is_let_in(machine: Machine, key: str) -> bool:
     status = machine.get(PROJECTS, Authorization=f"Bearer {key}").status_code
     assert status in (200, 401)
     return bool(status == 200)
 
 
-def files_open_for_writing(machine: Member) -> set[str]:
+def files_open_for_writing(machine: Machine) -> set[str]:
     """By the app's process, of what lies beside the database."""
     assert machine.process is not None
     process = Path("/proc", str(machine.process.pid))
@@ -49,13 +49,13 @@ def files_open_for_writing(machine: Member) -> set[str]:
 
 def test_what_the_primary_commits_can_be_read_everywhere(cluster: Cluster) -> None:
     txid = make_project(cluster, "seen by all")
-    for machine in cluster.members:
+    for machine in cluster.machines:
         until(lambda machine=machine: machine.has(txid))
         assert "seen by all" in project_names(machine)
 
 
 def test_each_machine_says_where_and_what_it_is(cluster: Cluster) -> None:
-    said = [machine.health() for machine in cluster.members]
+    said = [machine.health() for machine in cluster.machines]
     assert [(one["region"], one["machine"], one["primary"]) for one in said] == [
         ("fra", PRIMARY, True),
         ("ams", AMS, False),
@@ -63,11 +63,11 @@ def test_each_machine_says_where_and_what_it_is(cluster: Cluster) -> None:
     ]
     assert said[0]["lagMs"] == 0
     assert all(0 <= one["lagMs"] < 3_000 for one in said[1:])
-    assert [machine.get("/readyz").status_code for machine in cluster.members] == [200, 200, 200]
+    assert [machine.get("/readyz").status_code for machine in cluster.machines] == [200, 200, 200]
 
 
 def test_a_replica_never_opens_the_database_for_writing(cluster: Cluster) -> None:
-    for machine in cluster.members:
+    for machine in cluster.machines:
         # Whatever it opens on first use is open then.
         project_names(machine)
     assert "core.db" in files_open_for_writing(cluster.primary)
@@ -76,12 +76,12 @@ def test_a_replica_never_opens_the_database_for_writing(cluster: Cluster) -> Non
 
 def test_a_key_that_is_revoked_at_the_primary_is_refused_everywhere_within_a_second(cluster: Cluster) -> None:
     key_id, key = cluster.make_key()
-    for machine in cluster.members:
+    for machine in cluster.machines:
         # It is remembered there from now on.
         until(lambda machine=machine: is_let_in(machine, key))
     assert cluster.primary.delete(f"/api/keys/{key_id}").status_code == 200
     revoked = time.monotonic()
-    for machine in cluster.members:
+    for machine in cluster.machines:
         until(lambda machine=machine: not is_let_in(machine, key), REVOKED_SECONDS)
     assert time.monotonic() - revoked < REVOKED_SECONDS
 
@@ -198,7 +198,7 @@ def test_an_engine_that_is_gone_takes_its_machine_out_of_routing(own_cluster: Cl
     assert own_cluster.replicas[1].get("/readyz").status_code == 200
 
 
-def answer_of(machine: Member, path: str) -> httpx.Response:
+def answer_of(machine: Machine, path: str) -> httpx.Response:
     answer: httpx.Response = machine.get(path)
     assert answer.status_code != 500, answer.text
     return answer
@@ -225,12 +225,12 @@ def test_commands_on_a_replica_read_and_leave_the_rest_to_the_primary(cluster: C
 def test_an_origin_that_is_listed_at_the_primary_is_allowed_everywhere(cluster: Cluster) -> None:
     origin = "https://new.example.com"
     assert cluster.primary.command("origins", "add", origin).returncode == 0
-    for machine in cluster.members:
+    for machine in cluster.machines:
         until(lambda machine=machine: allows(machine, origin))
     assert cluster.primary.command("origins", "remove", origin).returncode == 0
-    for machine in cluster.members:
+    for machine in cluster.machines:
         until(lambda machine=machine: not allows(machine, origin))
 
 
-def allows(machine: Member, origin: str) -> bool:
+def allows(machine: Machine, origin: str) -> bool:
     return machine.get("/livez", Origin=origin).headers.get("access-control-allow-origin") == origin

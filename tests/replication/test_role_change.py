@@ -18,4 +18,4 @@ def test_a_machine_whose_role_has_changed_ends_by_itself(stood_in_cluster: Clust
     until(lambda: process.poll() is not None)
     assert process.returncode == 0
     assert "role_changed" in machine.log()
-    assert all(other.get("/readyz").status_code == 200 for other in stood_in_cluster.members if other is not machine)
+    assert all(other.get("/readyz").status_code == 200 for other in stood_in_cluster.machines if other is not machine)
