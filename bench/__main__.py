@@ -9,7 +9,20 @@ from pathlib import Path
 import click
 import msgspec
 
-from bench import aging, fanout, generator, idle, ingesting, mounted, opening, profile, reading, report, starting
+from bench import (
+    aging,
+    fanout,
+    generator,
+    idle,
+    ingesting,
+    mounted,
+    moving,
+    opening,
+    profile,
+    reading,
+    report,
+    starting,
+)
 from bench.figure import Figure, Missing
 from bench.process import Refused
 from bench.stage import QUICK, Extent, Stage, set_up
@@ -29,6 +42,7 @@ FIGURES: dict[str, Callable[[Stage], Iterator[Figure]]] = {
     "connections": idle.measure_connections,
     "opening": opening.measure_opening,
     "ledger-size": aging.measure_ledger_size,
+    "moving": moving.measure_moving,
     "litefs": mounted.measure_litefs,
 }
 # What takes minutes and gigabytes is measured when it is named.

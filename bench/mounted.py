@@ -16,8 +16,7 @@ from bench.process import Refused, ServerProcess
 from bench.raw import RawRows
 from bench.rounds import interleave
 from bench.stage import Stage
-from tests.cluster.engines import LiteFS, why_not_litefs
-from tests.conftest import free_port
+from cluster.engines import Engine, LiteFS, free_port, why_not_litefs
 
 PRIMARY, REPLICA = "primary", "replica"
 CONNECTIONS = 16
@@ -40,11 +39,11 @@ def measure_litefs(stage: Stage) -> Iterator[Figure]:
         raise Refused(reason)
     with _mounts(stage.folder / "litefs") as engine:
         key = world.make(engine.database(PRIMARY), Mount.PRIMARY)
-        with _serve(stage, engine, PRIMARY) as server:
+        with serve(stage, engine, PRIMARY) as server:
             yield _ingestion(stage, engine, server, key)
-            with _serve(stage, engine, REPLICA) as replica:
-                yield _reading(stage, replica, key)
-        yield _arrival(stage, engine)
+            with serve(stage, engine, REPLICA) as replica:
+                yield reading(stage, "on LiteFS", replica, key, READ_RATIO)
+        yield arrival(stage, "on LiteFS", engine)
 
 
 def can_be_measured() -> bool:
@@ -81,8 +80,8 @@ def _ingestion(stage: Stage, engine: LiteFS, server: ServerProcess, key: str) ->
     return compared(name, "events/s", given["litehouse"], ONE_ROW, given[ONE_ROW], GROUP_RATIO)
 
 
-def _reading(stage: Stage, replica: ServerProcess, key: str) -> Figure:
-    """The same question at a replica, where its read leaves the loop and crosses FUSE, and at a machine alone."""
+def reading(stage: Stage, where: str, replica: ServerProcess, key: str, aim: float) -> Figure:
+    """The same question at a replica, where its read leaves the loop, and at a machine alone."""
 
     def ask(server: ServerProcess, key: str) -> float:
         question = messages.get(f"{messages.QUOTA}?userId={messages.user_name(1)}", key)
@@ -90,15 +89,16 @@ def _reading(stage: Stage, replica: ServerProcess, key: str) -> Figure:
 
     subjects = {"litehouse": lambda: ask(replica, key), ALONE: lambda: ask(stage.litehouse, stage.key)}
     given = interleave(stage.extent.rounds, subjects)
-    return compared("on LiteFS, quota at a replica", "requests/s", given["litehouse"], ALONE, given[ALONE], READ_RATIO)
+    return compared(f"{where}, quota at a replica", "requests/s", given["litehouse"], ALONE, given[ALONE], aim)
 
 
-def _serve(stage: Stage, engine: LiteFS, machine: str) -> ServerProcess:
+def serve(stage: Stage, engine: Engine, machine: str, **more: str) -> ServerProcess:
+    """One machine whose core comes by `engine`, as in production."""
     regions = {
         "REPLICATION": "litefs",
         "LITEFS_HTTP": engine.url(machine),
         "DATABASE_PATH": str(engine.database(machine)),
-        "DATA_DIR": str(stage.folder / "litefs" / machine / "data"),
+        "DATA_DIR": str(engine.folder / machine / "data"),
         "FLY_REGION": machine,
         "FLY_MACHINE_ID": machine,
         "PRIMARY_REGION": PRIMARY,
@@ -106,10 +106,10 @@ def _serve(stage: Stage, engine: LiteFS, machine: str) -> ServerProcess:
         "PEER_SECRET": "bench-peer-secret-of-thirty-two-bytes",
     }
     words = [sys.executable, "-m", "app.cli", "serve", "--port", "{port}"]
-    return ServerProcess(words, stage.folder / f"litefs-{machine}.log", **stage.production(), **regions)
+    return ServerProcess(words, engine.folder / f"{machine}.log", **stage.production(), **regions | more)
 
 
-def _arrival(stage: Stage, engine: LiteFS) -> Figure:
+def arrival(stage: Stage, where: str, engine: Engine) -> Figure:
     """From the end of a commit to the moment when a reader on the other machine finds it."""
     writing = sqlite.connect(engine.database(PRIMARY))
     reading = sqlite.connect(engine.database(REPLICA), read_only=True)
@@ -125,7 +125,7 @@ def _arrival(stage: Stage, engine: LiteFS) -> Figure:
         writing.close()
     cuts = quantiles(waits, n=PERCENT)
     note = f"p50 {1000 * cuts[49]:.1f} ms of {len(waits)} commits"
-    return Figure("on LiteFS, a commit seen elsewhere, p99", 1000 * cuts[98], "ms", aim=SEEN_P99_MS, note=note)
+    return Figure(f"{where}, a commit seen elsewhere, p99", 1000 * cuts[98], "ms", aim=SEEN_P99_MS, note=note)
 
 
 def _wait(reading: Any, wanted: int) -> float:

@@ -20,6 +20,7 @@ import pytest
 import app  # noqa: F401 - before anything that could load another SQLite
 from app.edge import migrate, sqlite
 from app.edge.database import Database
+from app.edge.mount import Mount
 
 ADMIN_TOKEN = "test-admin-token"
 START_SECONDS = 20.0
@@ -55,12 +56,14 @@ class Server:
         self.log_path = data_dir / "server.log"
         # What the command is run by, where that is not this process's own world.
         self.within: tuple[str, ...] = ()
+        # The release that it runs, as a module to be started.
+        self.module = "app.cli"
 
     def start(self) -> None:
         self.data_dir.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [*self.within, sys.executable, "-m", "app.cli", "serve", "--port", str(self.port), *self._where],
+                [*self.within, sys.executable, "-m", self.module, "serve", "--port", str(self.port), *self._where],
                 env=self.environ,
                 stdout=log,
                 stderr=log,
@@ -106,6 +109,8 @@ class Server:
 class Beside:
     """A server's core database, migrated, as another process sees it and writes to it."""
 
+    mount = Mount.NONE
+
     def __init__(self, data_dir: Path) -> None:
         self.path = data_dir / "core.db"
         migrate.migrate(self.path, "core")
@@ -114,7 +119,7 @@ class Beside:
         """Run a write job in this process, with a writer of its own."""
 
         async def write() -> Any:
-            db = Database(self.path)
+            db = Database(self.path, mount=self.mount)
             db.open()
             try:
                 return await db.write(job, *args)

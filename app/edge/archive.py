@@ -241,4 +241,5 @@ class Archive:
         return error if isinstance(error, AppError) else self._unavailable(f"cannot answer ({error})")
 
     def _unavailable(self, why: str) -> Unavailable:
-        return Unavailable(f"{self.path.name} {why}")
+        # A replica has no archive; the primary has.
+        return Unavailable(f"{self.path.name} {why}", certain=False)

@@ -11,7 +11,7 @@ import aiosqlite
 from app.edge import sqlite
 from app.edge.archive import Archive
 from app.edge.job import Group
-from app.edge.mount import AtPrimaryOnly, Mount
+from app.edge.mount import AtPrimaryOnly, Mount, may_block
 from app.edge.readers import MOUNT_PROGRESS_STEPS, Reader, ThreadReaders
 from app.edge.transaction import Connection, Position, Row, Transaction, find_archived
 from app.edge.writer import Writer
@@ -37,6 +37,7 @@ class Database:
 
     Every fault of the machine (lock, full disk, lost mount, a statement over its time) is `Unavailable`, which is
     503. On a replica there is no writer: a write is `AtPrimaryOnly`, and so is a read that takes too long there.
+    `blocks` says whether a read may wait for the file system, which else is asked of the path.
     """
 
     def __init__(
@@ -45,10 +46,13 @@ class Database:
         committed: Callable[[Group], None] = lambda group: None,
         archive: Archive | None = None,
         mount: Mount = Mount.NONE,
+        blocks: bool | None = None,
     ) -> None:
         self.path = path
         self.archive = archive
         self._mount = mount
+        # A copy that comes to a local file is read on the loop like any other.
+        self._on_loop = mount is Mount.NONE or not (may_block(path) if blocks is None else blocks)
         self._seconds = REPLICA_READ_SECONDS if mount is Mount.REPLICA else READ_SECONDS
         self.writer = Writer(path, committed, archive, mount) if mount is not Mount.REPLICA else None
         # What a write waits for beside its commit.
@@ -62,7 +66,7 @@ class Database:
     def open(self) -> None:
         if self.writer is not None:
             self.writer.start()
-        if self._mount is Mount.NONE:
+        if self._on_loop:
             self._reader = Reader(self.path, self._seconds)
         else:
             self._threads = ThreadReaders(self.path, self._seconds)
@@ -166,11 +170,11 @@ class Database:
             if await self.read_one(find_archived) is None:
                 return rows
         if self.archive is None:
-            raise Unavailable("Rows have left the database, and nobody said where to")
+            raise Unavailable("Rows have left the database, and nobody said where to", certain=False)
         return await self.archive.page(sql, *values)
 
     async def _open_scanner(self) -> aiosqlite.Connection:
-        local = self._mount is Mount.NONE
+        local = self._on_loop
         deadline = sqlite.Deadline(self._seconds)
         scanner = await aiosqlite.Connection(
             lambda: sqlite.connect(self.path, read_only=True, mapped=local), iter_chunk_size=64

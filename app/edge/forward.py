@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from app.edge.freshness import Freshness, parse_position
-from app.edge.http import method_of, target_of
+from app.edge.http import READING, method_of, target_of
 from app.edge.peer_port import PASSPORT
 from app.edge.peers import CONNECT_SECONDS, Peers, require_believed, unreachable
 from app.edge.tunnel import dig
@@ -119,12 +119,14 @@ class Forwarder:
         import yarl
         from multidict import CIMultiDict
 
-        length = _length(scope["headers"])
+        method, length = method_of(scope), _length(scope["headers"])
+        # What has no body at all is sent a second time where a connection turns out to be closed: a read may be.
+        bodiless = None if method in READING else _nothing()
         return await (await self._peers.session()).request(
-            method_of(scope),
+            method,
             yarl.URL(peer.url + target_of(scope).decode("latin-1"), encoded=True),
             headers=CIMultiDict((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers),
-            data=None if length == 0 else upload.chunks(),
+            data=bodiless if length == 0 else upload.chunks(),
             expect100=length is None or length > UNASKED_BYTES,
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
@@ -166,6 +168,12 @@ class _Upload:
     def end(self) -> None:
         """There is no body."""
         self._over.set()
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    """An empty body, which can be sent once, as every other."""
+    return
+    yield b""
 
 
 def _length(headers: Iterable[tuple[bytes, bytes]]) -> int | None:

@@ -26,6 +26,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 BODY_BYTES = 1 << 20
 BODY_SECONDS = 30.0
 QUERY_INT_DIGITS = 15
+READING = frozenset(("GET", "HEAD"))
 # In a scope: the name of the machine that forwarded this request. It moves no further.
 MOVED = "litehouse.moved"
 

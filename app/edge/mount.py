@@ -1,6 +1,7 @@
 """Mount: whether a database lies on a replicating file system, and which side of it this machine is on."""
 
 from enum import Enum
+from pathlib import Path
 
 from app.errors import Unavailable
 from app.regions import Regions
@@ -15,7 +16,18 @@ class Mount(Enum):
 
 
 class AtPrimaryOnly(Unavailable):
-    """A replica cannot do this; the primary can."""
+    """A replica cannot do this; the primary can, so that is where the request goes."""
+
+    rests_on_rows = True
+
+
+def may_block(path: Path) -> bool:
+    """Whether a read of this file may wait for a file system: it lies at the root of one of its own, as on LiteFS."""
+    try:
+        return path.parent.resolve().is_mount()
+    except OSError:
+        # A mount that is lost answers so.
+        return True
 
 
 def mount_of(regions: Regions) -> Mount:

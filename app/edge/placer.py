@@ -17,9 +17,9 @@ from starlette.types import Message, Receive, Scope, Send
 from app.edge import freshness, replay
 from app.edge.forward import Forwarder
 from app.edge.freshness import Freshness
-from app.edge.http import MOVED, method_of, read_body, target_of
+from app.edge.http import MOVED, READING, method_of, read_body, target_of
 from app.edge.job import waited_before
-from app.edge.node import MAX_LAG_SECONDS, Node
+from app.edge.node import Node
 from app.edge.peers import POSITION, Peers
 from app.edge.placement import Home, Place, Placement
 from app.errors import RESTING_ON_ROWS, AppError, Unauthenticated, Unavailable
@@ -29,7 +29,6 @@ from app.regions import FLY, OFF
 WAIT_SECONDS = 8.0
 # What an endpoint has read of a body is kept up to this, in case the request has to go on.
 KEPT_BYTES = 20 << 20
-READING = frozenset(("GET", "HEAD"))
 
 Respond = Callable[[Scope, Receive, Send], Awaitable[Response]]
 # Where a thing lives; None when that is not known here.
@@ -109,8 +108,7 @@ class Placer:
 
     async def _is_fresh(self, scope: Scope) -> bool:
         """Whether this replica may be asked, and holds what the caller must not miss."""
-        lag_ms = self._node.lag_ms
-        if lag_ms is None or lag_ms >= MAX_LAG_SECONDS * 1000:
+        if not self._node.reads_here:
             return False
         wish = self._freshness.wish_of(scope)
         if wish is None:

@@ -83,7 +83,7 @@ class ThreadReaders:
 
     async def _run(self, how: Callable[..., T], fn: Callable[..., T], args: tuple[Any, ...]) -> T:
         if self._waiting >= WAITING_READS:
-            raise Unavailable(f"Too many reads are waiting: {self._waiting} of {WAITING_READS}")
+            raise Unavailable(f"Too many reads are waiting: {self._waiting} of {WAITING_READS}", certain=False)
         self._waiting += 1
         loop = asyncio.get_running_loop()
         running: asyncio.Future[T] = loop.run_in_executor(self._threads, self._read, how, fn, args)
@@ -92,7 +92,8 @@ class ThreadReaders:
             async with asyncio.timeout(READ_WAIT_SECONDS):
                 return await running
         except TimeoutError as error:
-            raise Unavailable(f"The database could not be read within {READ_WAIT_SECONDS:g} s") from error
+            message = f"The database could not be read within {READ_WAIT_SECONDS:g} s"
+            raise Unavailable(message, certain=False) from error
 
     def _done(self, running: "asyncio.Future[Any]") -> None:
         self._waiting -= 1

@@ -219,7 +219,8 @@ class Writer:
             self._raw.execute("COMMIT")
         except sqlite.Error as error:
             self._discard_connection()
-            raise Unavailable("The outcome of this write is unknown: repeat it") from error
+            # Certain, because nobody but the caller may repeat what may have come to be: it knows by which id or key.
+            raise Unavailable("The outcome of this write is unknown: repeat it", certain=True) from error
         return Position(*row) if row else None
 
     def _discard_transaction(self) -> None:

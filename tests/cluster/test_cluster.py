@@ -1,25 +1,23 @@
 """A cluster of real machines: writes run at the primary, reads anywhere, and nobody notices the difference."""
 
+import re
 import signal
 import socket
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from websockets.sync.client import connect
 
-from tests.cluster.conftest import Cluster, refuses
-from tests.cluster.fly_proxy import FlyProxy
+from app.identity.ids import new_id
+from tests.cluster.cast import PRIMARY, Cluster, running, until
 from tests.conftest import STOP_SECONDS
 from tests.instances.conftest import Peer
 from tests.projects.conftest import Person
 
 REPLICAS = (1, 2)
 TOO_OLD_MS = 90_000
-SETTLE_SECONDS = 10.0
 
 
 def names(cluster: Cluster, member: int, who: Person, **headers: str) -> set[str]:
@@ -28,22 +26,23 @@ def names(cluster: Cluster, member: int, who: Person, **headers: str) -> set[str
     return {project["name"] for project in answer.json()["projects"]}
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SETTLE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def until_found(cluster: Cluster, member: int, who: Person) -> None:
     """The copy there has come to know a person: a replica answers, and the primary was not asked."""
-    until(lambda: cluster.members[member].machine == _answered_by(cluster, member, who))
+    until(lambda: cluster.machines[member].name == _answered_by(cluster, member, who))
 
 
 def _answered_by(cluster: Cluster, member: int, who: Person) -> str:
-    before = cluster.members[0].line.bytes_up
+    before = _listed_by_the_primary(cluster)
     assert cluster.ask(member, who, "GET", "/api/projects").status_code == 200
-    return "a" if cluster.members[0].line.bytes_up != before else cluster.members[member].machine
+    asked_primary = _listed_by_the_primary(cluster) != before
+    return cluster.machines[0 if asked_primary else member].name
+
+
+def _listed_by_the_primary(cluster: Cluster) -> str:
+    """How often it was asked for projects: the machines may speak with it at any time."""
+    said = cluster.primary.get("/metrics")
+    assert said.status_code == 200, said.text
+    return "".join(re.findall(r'litehouse_request_seconds_count\{[^}]*route="/api/projects".*', said.text))
 
 
 @pytest.mark.parametrize("member", REPLICAS)
@@ -61,7 +60,7 @@ def test_a_write_at_any_machine_is_read_at_any_machine(cluster: Cluster, member:
 def test_a_caller_reads_its_writes_while_the_copy_stands_still(cluster: Cluster) -> None:
     alice = cluster.person()
     until_found(cluster, 1, alice)
-    cluster.members[1].control(paused=True)
+    cluster.machines[1].control(paused=True)
     made = cluster.ask(1, alice, "POST", "/api/projects", {"name": "garden"})
     # It says nothing of how far it has come, and stays with the machine that its write passed through.
     assert names(cluster, 1, alice) == {"garden"}
@@ -73,16 +72,16 @@ def test_a_caller_reads_its_writes_while_the_copy_stands_still(cluster: Cluster)
 def test_a_read_waits_for_a_copy_that_is_a_little_late(cluster: Cluster) -> None:
     alice = cluster.person()
     until_found(cluster, 1, alice)
-    cluster.members[1].control(delay=0.2)
+    cluster.machines[1].control(delay=0.2)
     token = cluster.ask(0, alice, "POST", "/api/projects", {"name": "garden"}).headers["x-txid"]
-    before = cluster.members[0].line.bytes_up
+    before = _listed_by_the_primary(cluster)
     assert names(cluster, 1, alice, **{"X-Txid": token}) == {"garden"}
-    assert cluster.members[0].line.bytes_up == before
+    assert _listed_by_the_primary(cluster) == before
 
 
 def test_who_and_what_a_copy_does_not_know_yet_is_never_refused(cluster: Cluster) -> None:
     for member in REPLICAS:
-        cluster.members[member].control(paused=True)
+        cluster.machines[member].control(paused=True)
     alice = cluster.person()
     key = cluster.key(alice, "read", "write")
     project = cluster.project(alice)
@@ -95,13 +94,25 @@ def test_who_and_what_a_copy_does_not_know_yet_is_never_refused(cluster: Cluster
         assert cluster.ask(member, alice, "GET", "/api/user/profile").status_code == 200
 
 
+@pytest.mark.parametrize("replay", ["forward", "fly"], indirect=True)
+def test_who_comes_for_the_first_time_is_made_at_the_primary_whichever_machine_it_asks(cluster: Cluster) -> None:
+    """A read that has to write first: a replica cannot, and does not say so."""
+    for member in range(3):
+        subject = new_id("user")
+        newcomer = Person("", subject, "", {})
+        newcomer = newcomer._replace(headers=cluster.session(newcomer))
+        assert cluster.ask(member, newcomer, "GET", "/api/usage/quota").status_code == 200
+        assert cluster.rows("SELECT count(*) FROM identities WHERE subject = ?", subject) == [(1,)]
+        assert cluster.ask(member, newcomer, "GET", "/api/user/profile").status_code == 200
+
+
 def test_what_is_nowhere_is_refused_by_the_primary_and_503_without_it(cluster: Cluster) -> None:
     alice = cluster.person()
     until_found(cluster, 1, alice)
     absent = "/api/projects/nowhere"
     assert cluster.ask(1, alice, "GET", absent).status_code == 404
     assert cluster.ask(1, None, "GET", "/api/keys", **{"X-API-Key": "mc_live_" + "a" * 32}).status_code == 401
-    cluster.members[0].line.cut()
+    cluster.machines[0].line.cut()
     for path, headers in ((absent, {}), ("/api/keys", {"X-API-Key": "mc_live_" + "a" * 32})):
         answer = cluster.ask(1, None if headers else alice, "GET", path, **headers)
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
@@ -112,7 +123,7 @@ def test_what_is_nowhere_is_refused_by_the_primary_and_503_without_it(cluster: C
 def test_what_needs_no_rows_is_refused_without_the_primary(cluster: Cluster) -> None:
     alice = cluster.person()
     until_found(cluster, 1, alice)
-    cluster.members[0].line.cut()
+    cluster.machines[0].line.cut()
     forged = alice.headers["Authorization"][:-8] + "AAAAAAAA"
     for headers in ({"Authorization": forged}, {"X-API-Key": "mc_live_short"}, {"X-API-Key": "ak_short"}):
         assert cluster.ask(1, None, "GET", "/api/usage/quota", **headers).status_code == 401
@@ -123,13 +134,14 @@ def test_what_needs_no_rows_is_refused_without_the_primary(cluster: Cluster) -> 
 
 
 @pytest.mark.parametrize("lag_ms", [TOO_OLD_MS, None])
-def test_a_copy_that_is_too_old_answers_nothing(cluster: Cluster, lag_ms: int | None) -> None:
+def test_a_copy_that_is_too_old_answers_nothing(stood_in: Cluster, lag_ms: int | None) -> None:
+    cluster = stood_in
     alice = cluster.person()
     until_found(cluster, 1, alice)
-    cluster.members[1].control(lag_ms=lag_ms)
+    cluster.machines[1].control(lag_ms=lag_ms)
     until(lambda: cluster.ask(1, None, "GET", "/readyz").status_code == 503)
-    assert _answered_by(cluster, 1, alice) == "a"
-    cluster.members[0].line.cut()
+    assert _answered_by(cluster, 1, alice) == PRIMARY
+    cluster.machines[0].line.cut()
     assert cluster.ask(1, alice, "GET", "/api/projects").status_code == 503
     assert cluster.ask(1, None, "GET", "/livez").status_code == 200
 
@@ -139,7 +151,7 @@ def test_a_socket_opens_through_any_machine_and_hears_all(cluster: Cluster) -> N
     instance = cluster.instance(alice, cluster.project(alice))["id"]
 
     def dialled(member: int) -> Any:
-        address = f"{cluster.members[member].url.replace('http', 'ws')}/sync/{instance}"
+        address = f"{cluster.machines[member].url.replace('http', 'ws')}/sync/{instance}"
         return connect(address, additional_headers=alice.headers, proxy=None, close_timeout=2)
 
     with dialled(0) as first, dialled(1) as second, dialled(2) as third:
@@ -157,7 +169,7 @@ def test_a_socket_opens_through_any_machine_and_hears_all(cluster: Cluster) -> N
 def test_the_lines_delay_is_paid_once_for_a_write(cluster: Cluster) -> None:
     alice = cluster.person()
     cluster.ask(1, alice, "POST", "/api/projects", {"name": "warm"})
-    cluster.members[0].line.delay = 0.2
+    cluster.machines[0].line.delay = 0.2
     begun = time.monotonic()
     assert cluster.ask(1, alice, "POST", "/api/projects", {"name": "garden"}).status_code in (200, 201)
     assert 0.4 <= time.monotonic() - begun < 1.6
@@ -165,11 +177,8 @@ def test_the_lines_delay_is_paid_once_for_a_write(cluster: Cluster) -> None:
 
 def test_the_peer_port_is_open_until_the_last_instance_is_closed(tmp_path: Path) -> None:
     """A machine that is busy with stopping does not refuse there: nobody may take what it still holds."""
-    cluster = Cluster(tmp_path)
-    member = cluster.members[0]
-    try:
-        member.start()
-        member.wait()
+    with running("standin", tmp_path) as cluster:
+        member = cluster.primary
         assert not refuses(member.peer_port)
         with socket.create_connection(("127.0.0.1", member.port)) as half:
             half.sendall(b"POST /api/projects HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{")
@@ -180,24 +189,27 @@ def test_the_peer_port_is_open_until_the_last_instance_is_closed(tmp_path: Path)
             assert not refuses(member.peer_port)
         assert member.process.wait(STOP_SECONDS) == 0
         assert refuses(member.peer_port)
-    finally:
-        cluster.close()
 
 
-def test_behind_flys_proxy_the_same_holds(on_fly: tuple[Cluster, FlyProxy]) -> None:
-    cluster, proxy = on_fly
+@pytest.mark.parametrize("replay", ["fly"], indirect=True)
+def test_behind_flys_proxy_the_same_holds(cluster: Cluster) -> None:
     alice = cluster.person()
-
-    def ask(near: str, method: str, path: str, body: Any = None) -> Any:
-        headers = {**alice.headers, "x-near": near}
-        return httpx.request(method, proxy.url + path, json=body, headers=headers, timeout=30, trust_env=False)
-
     for member in REPLICAS:
-        cluster.members[member].control(paused=True)
-    assert ask("ams", "POST", "/api/projects", {"name": "garden"}).status_code in (200, 201)
-    listed = ask("ams", "GET", "/api/projects")
+        cluster.machines[member].control(paused=True)
+    assert cluster.ask(1, alice, "POST", "/api/projects", {"name": "garden"}).status_code in (200, 201)
+    listed = cluster.ask(1, alice, "GET", "/api/projects")
     assert [project["name"] for project in listed.json()["projects"]] == ["garden"]
     project = listed.json()["projects"][0]["id"]
-    assert ask("ord", "GET", f"/api/projects/{project}").status_code == 200
-    assert all(wish.startswith("region=fra;") for wish in proxy.replays)
-    assert len(proxy.replays) >= 3
+    assert cluster.ask(2, alice, "GET", f"/api/projects/{project}").status_code == 200
+    assert cluster.proxy is not None
+    assert len(cluster.proxy.replays) >= 3
+    assert all(wish.startswith("region=fra;") for wish in cluster.proxy.replays)
+
+
+def refuses(port: int) -> bool:
+    """Whether nobody listens there."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except ConnectionRefusedError:
+        return True
+    return False

@@ -9,8 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.edge.freshness import REMEMBERED_SECONDS
-from tests.cluster.conftest import Cluster
+from tests.cluster.cast import Cluster
 from tests.projects.conftest import Key, Person
+
+pytestmark = pytest.mark.parametrize("replay", ["forward", "fly"], indirect=True)
 
 MACHINES = st.integers(0, 2)
 REPLICAS = st.integers(1, 2)
@@ -19,6 +21,7 @@ STEPS = st.lists(
         st.tuples(st.just("pause"), REPLICAS),
         st.tuples(st.just("follow"), REPLICAS),
         st.tuples(st.just("lag"), REPLICAS),
+        st.tuples(st.just("far"), MACHINES),
         st.tuples(st.just("write"), MACHINES),
         st.tuples(st.just("read"), MACHINES),
         st.tuples(st.just("rename"), MACHINES),
@@ -28,6 +31,7 @@ STEPS = st.lists(
     min_size=3,
     max_size=10,
 )
+EXAMPLES = 10
 REVOKED_SECONDS = 1.0
 _numbers = itertools.count(1)
 
@@ -107,11 +111,13 @@ class Silent(Caller):
 def _apply(cluster: Cluster, caller: Caller, step: tuple[str, int]) -> None:
     what, member = step
     if what == "pause":
-        cluster.members[member].control(paused=True)
+        cluster.machines[member].control(paused=True)
     elif what == "follow":
-        cluster.members[member].control()
+        cluster.machines[member].control()
     elif what == "lag":
-        cluster.members[member].control(delay=0.05)
+        cluster.machines[member].control(delay=0.05)
+    elif what == "far":
+        cluster.machines[member].line.delay = 0.02
     elif what == "write":
         caller.write(member)
     elif what == "rename":
@@ -124,7 +130,7 @@ def _apply(cluster: Cluster, caller: Caller, step: tuple[str, int]) -> None:
         caller.read(member)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
 def test_who_says_how_far_it_has_come_finds_it_everywhere(cluster: Cluster, steps: list[tuple[str, int]]) -> None:
     cluster.calm()
@@ -136,7 +142,7 @@ def test_who_says_how_far_it_has_come_finds_it_everywhere(cluster: Cluster, step
         caller.read(member)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(member=MACHINES, steps=STEPS)
 def test_who_says_nothing_finds_it_where_it_stays(cluster: Cluster, member: int, steps: list[tuple[str, int]]) -> None:
     cluster.calm()

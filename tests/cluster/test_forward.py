@@ -19,7 +19,7 @@ from app.edge.job import waited_before
 from app.edge.placement import Home, anywhere, at_home, at_primary, here
 from app.edge.router import Route
 from app.errors import Conflict, NotFound
-from tests.cluster.delay_proxy import DelayProxy
+from cluster.delay_proxy import DelayProxy
 from tests.cluster.pair import ORIGIN, Machine, client, pair, until
 
 pytestmark = pytest.mark.anyio
@@ -434,3 +434,35 @@ async def test_a_read_goes_on_here_as_soon_as_the_position_has_come() -> None:
         await until(lambda: bool(both.replica.node._waiters))
         both.replica.node.advance(both.replica.node.position._replace(sequence=2))  # type: ignore[union-attr]
         assert (await asked).json() == {"machine": "m2"}
+
+
+async def test_a_write_whose_answer_is_lost_is_not_repeated_by_the_machine_between() -> None:
+    """Whether it came to be is unknown there; the caller knows whether it may be done twice."""
+    lines: list[DelayProxy] = []
+    done: list[str] = []
+
+    def between(port: int) -> int:
+        lines.append(DelayProxy(port))
+        return lines[-1].port
+
+    async def look(request: Request) -> Response:
+        return json_response({})
+
+    async def delete(request: Request) -> Response:
+        done.append(request.method)
+        lines[0].drop()
+        return json_response({})
+
+    methods = ("PUT", "DELETE", "POST")
+    routes = [Route("GET", "/it", at_primary, look), *(Route(method, "/it", at_primary, delete) for method in methods)]
+    try:
+        async with pair(routes, between=between) as both, client(both.replica) as asking:
+            for method in methods:
+                # On a connection that is open already, as most are.
+                assert (await asking.get("/it")).status_code == 200
+                lost = await asking.request(method, "/it")
+                assert (lost.status_code, lost.headers["retry-after"]) == (503, "1")
+            assert done == list(methods)
+    finally:
+        for line in lines:
+            line.close()

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from app import errors
 from app.edge import placer
 from app.edge.http import json_response, read_body
+from app.edge.mount import AtPrimaryOnly
 from app.edge.peers import POSITION
 from app.edge.placement import Home, anywhere, at_home
 from app.edge.router import Route
@@ -62,8 +63,14 @@ def refusing(refuse: Refuse) -> tuple[Route, ...]:
         *[lambda kind=kind: kind("no") for kind in RESTS_ON_ROWS],
         lambda: errors.Invalid("looked up", certain=False),
         lambda: errors.Unavailable("the database here", certain=False),
+        lambda: AtPrimaryOnly("a write, or a read that takes too long"),
     ],
-    ids=[*[kind.__name__ for kind in RESTS_ON_ROWS], "a 400 that looked something up", "its own database"],
+    ids=[
+        *[kind.__name__ for kind in RESTS_ON_ROWS],
+        "a 400 that looked something up",
+        "its own database",
+        "what only the primary can do",
+    ],
 )
 async def test_a_refusal_that_rests_on_rows_is_the_primarys(refuse: Refuse) -> None:
     async with pair(refusing(refuse)) as both, client(both.replica) as asking:
@@ -158,3 +165,13 @@ async def test_a_home_refuses_once_it_has_come_as_far_as_the_primary() -> None:
         assert (await asking.post("/home/a")).status_code == 403
         del both.primary.peers.answers[POSITION]
         assert (await asking.post("/home/a")).status_code == 503
+
+
+async def test_a_replica_whose_core_does_not_fit_its_code_answers_nothing_from_it() -> None:
+    async def answer(request: Request) -> Response:
+        return json_response({"machine": request.scope["state"]["node"].machine})
+
+    async with pair([Route("GET", "/asked", anywhere, answer)]) as both, client(both.replica) as asking:
+        for fits, machine in ((True, "m2"), (False, "m1"), (True, "m2")):
+            both.replica.node.schema_fits = fits
+            assert (await asking.get("/asked")).json() == {"machine": machine}

@@ -21,7 +21,7 @@ from app.edge.seal import Seal
 from app.edge.transaction import Position
 from app.edge.upgrade import WEBSOCKET
 from app.errors import NotFound
-from tests.cluster.fly_proxy import Backend, FlyProxy
+from cluster.fly_proxy import Backend, FlyProxy
 from tests.cluster.pair import Pair, client, pair
 from tests.cluster.test_forward import take, waited, where
 from tests.edge.echoing import echo

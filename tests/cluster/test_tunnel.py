@@ -16,7 +16,7 @@ from app.edge.router import Route
 from app.edge.socket import Socket
 from app.edge.upgrade import WEBSOCKET, Upgrade
 from app.errors import Forbidden
-from tests.cluster.delay_proxy import DelayProxy
+from cluster.delay_proxy import DelayProxy
 from tests.cluster.pair import Machine, client, pair, until
 from tests.edge.echoing import Echo, echo
 

@@ -13,7 +13,7 @@ import pytest
 
 from app.edge import migrate, readers, sqlite
 from app.edge.database import Connection, Database, Transaction
-from app.edge.mount import AtPrimaryOnly, Mount, mount_of
+from app.edge.mount import AtPrimaryOnly, Mount, may_block, mount_of
 from app.edge.writer import MOUNT_CHECKPOINT_PAGES
 from app.errors import Unavailable
 from app.regions import Regions
@@ -27,7 +27,7 @@ ENDLESS = "WITH RECURSIVE endless (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM e
 async def mounted(tmp_path: Path, mount: Mount) -> AsyncIterator[Database]:
     path = tmp_path / "core.db"
     migrate.migrate(path, "core")
-    db = Database(path, mount=mount)
+    db = Database(path, mount=mount, blocks=mount is not Mount.NONE)
     db.open()
     try:
         yield db
@@ -102,6 +102,26 @@ async def test_a_read_that_ended_leaves_no_transaction_open(tmp_path: Path) -> N
         assert await db.read_one(is_open) is False
 
 
+@pytest.mark.parametrize("mount", [Mount.PRIMARY, Mount.REPLICA])
+async def test_a_copy_that_comes_to_a_local_file_is_read_on_the_loop(tmp_path: Path, mount: Mount) -> None:
+    migrate.migrate(tmp_path / "core.db", "core")
+    db = Database(tmp_path / "core.db", mount=mount)
+    db.open()
+    try:
+        assert await db.read(lambda connection: threading.current_thread()) is threading.current_thread()
+    finally:
+        await db.close()
+
+
+def test_what_lies_at_the_root_of_a_file_system_of_its_own_may_block(tmp_path: Path) -> None:
+    (tmp_path / "linked").symlink_to("/proc")
+    assert [may_block(path / "core.db") for path in (Path("/proc"), tmp_path / "linked", tmp_path)] == [
+        True,
+        True,
+        False,
+    ]
+
+
 async def test_a_mount_is_read_without_mapped_memory_and_checkpointed_early(tmp_path: Path) -> None:
     def of_writer(tx: Transaction) -> list[Any]:
         return [pragma(tx, name) for name in ("mmap_size", "wal_autocheckpoint", "cache_spill")]
@@ -123,6 +143,7 @@ async def test_a_replica_has_no_writer_and_says_that_the_primary_has(tmp_path: P
         with pytest.raises(AtPrimaryOnly) as refused:
             await db.write(lambda tx: None)
         assert refused.value.headers["Retry-After"]
+        assert not refused.value.certain
         assert "writer" not in {thread.name for thread in threading.enumerate()}
 
 
@@ -148,10 +169,11 @@ async def test_reads_behind_a_mount_that_hangs_are_503_and_bounded(
     async with mounted(tmp_path, Mount.PRIMARY) as db:
         waiting = [asyncio.ensure_future(db.read(lambda connection: answered.wait(5))) for _ in range(10)]
         await asyncio.sleep(0)
-        with pytest.raises(Unavailable, match="Too many reads are waiting: 10 of 10"):
+        with pytest.raises(Unavailable, match="Too many reads are waiting: 10 of 10") as refused:
             await db.read(sequence)
         ends = await asyncio.gather(*waiting, return_exceptions=True)
-        assert [type(end) for end in ends] == [Unavailable] * 10
+        # Of a replica that hangs: the primary may answer.
+        assert [(type(end), end.certain) for end in (*ends, refused.value)] == [(Unavailable, False)] * 11
         answered.set()
         assert await db.read(sequence) >= 0
 

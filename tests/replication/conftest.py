@@ -6,13 +6,8 @@ from pathlib import Path
 import pytest
 
 from app.edge import migrate
-from tests.cluster.cast import AMS, PRIMARY, Cluster, running, until
-from tests.cluster.engines import LiteFS, why_not_litefs
-
-missing = why_not_litefs()
-ON_LITEFS = pytest.param(
-    "litefs", marks=[pytest.mark.litefs, pytest.mark.skipif(missing is not None, reason=str(missing))]
-)
+from cluster.engines import LiteFS
+from tests.cluster.cast import AMS, ON_LITEFS, PRIMARY, Cluster, running, until
 
 
 @pytest.fixture(scope="module", params=["standin", ON_LITEFS])

@@ -13,8 +13,8 @@ from app.edge import integrity, readers, sqlite
 from app.edge.database import Connection, Database, Transaction
 from app.edge.mount import AtPrimaryOnly, Mount
 from app.errors import Unavailable, Unprocessable
+from cluster.engines import LiteFS
 from tests.cluster.cast import AMS, PRIMARY, Cluster, until
-from tests.cluster.engines import LiteFS
 
 pytestmark = pytest.mark.anyio
 

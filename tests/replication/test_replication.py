@@ -35,8 +35,8 @@ def is_let_in(machine: Machine, key: str) -> bool:
 
 def files_open_for_writing(machine: Machine) -> set[str]:
     """By the app's process, of what lies beside the database."""
-    assert machine.server.process is not None
-    process = Path("/proc", str(machine.server.process.pid))
+    assert machine.process is not None
+    process = Path("/proc", str(machine.process.pid))
     found = set()
     for held in (process / "fd").iterdir():
         target = Path(os.readlink(held))
@@ -154,7 +154,7 @@ def test_what_comes_late_comes_in_its_order(cluster: Cluster) -> None:
 def test_a_primary_that_is_killed_loses_nothing_that_it_acknowledged(own_cluster: Cluster) -> None:
     names = {f"kept {number}" for number in range(20)}
     txid = [make_project(own_cluster, name) for name in sorted(names)][-1]
-    own_cluster.primary.server.kill()
+    own_cluster.primary.kill()
     for replica in own_cluster.replicas:
         until(lambda replica=replica: replica.has(txid))
         assert names <= project_names(replica)
@@ -206,28 +206,28 @@ def answer_of(machine: Machine, path: str) -> httpx.Response:
 
 def test_commands_on_a_replica_read_and_leave_the_rest_to_the_primary(cluster: Cluster) -> None:
     replica = cluster.replicas[0]
-    added = cluster.primary.server.command("origins", "add", "https://seen.example.com")
+    added = cluster.primary.command("origins", "add", "https://seen.example.com")
     assert added.returncode == 0, added.stderr
-    until(lambda: "https://seen.example.com" in replica.server.command("origins", "list").stdout)
+    until(lambda: "https://seen.example.com" in replica.command("origins", "list").stdout)
     for words in (
         ("origins", "add", "https://lost.example.com"),
         ("migrate",),
         ("verify-usage",),
     ):
-        refused = replica.server.command(*words)
+        refused = replica.command(*words)
         assert refused.returncode == 1
         assert "replica" in refused.stderr.lower()
         assert "Traceback" not in refused.stderr
-    assert "lost" not in cluster.primary.server.command("origins", "list").stdout
-    assert "integrity" not in replica.server.command("doctor").stdout
+    assert "lost" not in cluster.primary.command("origins", "list").stdout
+    assert "integrity" not in replica.command("doctor").stdout
 
 
 def test_an_origin_that_is_listed_at_the_primary_is_allowed_everywhere(cluster: Cluster) -> None:
     origin = "https://new.example.com"
-    assert cluster.primary.server.command("origins", "add", origin).returncode == 0
+    assert cluster.primary.command("origins", "add", origin).returncode == 0
     for machine in cluster.machines:
         until(lambda machine=machine: allows(machine, origin))
-    assert cluster.primary.server.command("origins", "remove", origin).returncode == 0
+    assert cluster.primary.command("origins", "remove", origin).returncode == 0
     for machine in cluster.machines:
         until(lambda machine=machine: not allows(machine, origin))
 

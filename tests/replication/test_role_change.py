@@ -2,8 +2,8 @@
 
 import pytest
 
+from cluster.engines import StandIn
 from tests.cluster.cast import Cluster, until
-from tests.cluster.engines import StandIn
 
 
 @pytest.mark.parametrize("was_primary", [True, False])
@@ -12,10 +12,10 @@ def test_a_machine_whose_role_has_changed_ends_by_itself(stood_in_cluster: Clust
     engine = stood_in_cluster.engine
     assert isinstance(engine, StandIn)
     machine = stood_in_cluster.primary if was_primary else stood_in_cluster.replicas[0]
-    process = machine.server.process
+    process = machine.process
     assert process is not None
     engine.change_role(machine.name, is_primary=not was_primary)
     until(lambda: process.poll() is not None)
     assert process.returncode == 0
-    assert "role_changed" in machine.server.log()
+    assert "role_changed" in machine.log()
     assert all(other.get("/readyz").status_code == 200 for other in stood_in_cluster.machines if other is not machine)

@@ -6,9 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from app.edge.clock import now_ms
+from cluster.engines import Process, free_port
 from tests.conftest import ADMIN_TOKEN, Server, serving
 from tests.usage.books import Books, fill, line, old, rows_of
 
@@ -42,6 +45,17 @@ def import_file(server: Server, path: Path) -> dict[str, object]:
     return imported
 
 
+@contextmanager
+def primary_engine(folder: Path) -> Iterator[str]:
+    """Where a server whose core lies in `folder` is told that it is the primary."""
+    port, log = free_port(), folder / "standin.log"
+    process = Process([sys.executable, "-m", "cluster.standin", "m1", str(folder), str(port)], log)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.end()
+
+
 def test_a_server_with_other_regions_moves_what_is_old(tmp_path: Path) -> None:
     async def write() -> str:
         books = Books(tmp_path)
@@ -52,7 +66,7 @@ def test_a_server_with_other_regions_moves_what_is_old(tmp_path: Path) -> None:
         return ann
 
     ann = asyncio.run(write())
-    with serving(tmp_path, **REPLICATED) as server:
+    with primary_engine(tmp_path) as litefs, serving(tmp_path, LITEFS_HTTP=litefs, **REPLICATED) as server:
         deadline = time.monotonic() + WAIT_SECONDS
         while count(tmp_path / "core.db") > 2:
             assert time.monotonic() < deadline, server.log()

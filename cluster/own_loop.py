@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 
 class OwnLoop:
@@ -24,7 +25,9 @@ class OwnLoop:
         # The loop alone would let a task be collected while it waits.
         self._serving.add(asyncio.current_task())
         try:
-            await self.serve(reader, writer)
+            # Whoever cancels it means this connection; the loop would log that as an error.
+            with suppress(asyncio.CancelledError):
+                await self.serve(reader, writer)
         finally:
             self._serving.discard(asyncio.current_task())
 

@@ -3,7 +3,7 @@
 import asyncio
 from contextlib import suppress
 
-from tests.cluster.own_loop import OwnLoop
+from cluster.own_loop import OwnLoop
 
 PIECE_BYTES = 16 << 10
 PIECES = 64
@@ -30,15 +30,19 @@ class DelayProxy(OwnLoop):
     def resume(self) -> None:
         self.call(self._running.set)
 
+    def drop(self) -> None:
+        """End all connections; who comes again is let in."""
+        self.call(self._end_all)
+
     def cut(self) -> None:
         """End all connections, and each new one at once, until `mend`."""
-        self.call(self._end_all)
+        self._cut = True
+        self.drop()
 
     def mend(self) -> None:
         self._cut = False
 
     def _end_all(self) -> None:
-        self._cut = True
         for task in self._serving:
             if task is not None:
                 task.cancel()

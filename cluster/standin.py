@@ -1,16 +1,15 @@
-"""The stand-in for LiteFS: one process for each machine, started as `python -m tests.cluster.standin`.
+"""The stand-in for LiteFS: one process for each machine, started as `python -m cluster.standin`.
 
 It speaks LiteFS's HTTP interface, `/info` and `/events`, and keeps the files `.lag`, `.primary` and `core.db-pos` in
 the machine's folder. A replica's copies what the primary has committed into its own file, whole, in one transaction
 of SQLite's backup interface: readers in other processes see the old state or the new one. It has no file system of
 its own, so a write to a replica is not refused and an open read holds nothing up: that only the real one shows.
-`POST /standin` sets `lagMs` and `held`, `POST /standin/drop` ends the streams of events.
+`POST /standin` sets `lagMs`, `held` and `saidLagMs`, `POST /standin/drop` ends the streams of events.
 """
 
 import argparse
 import asyncio
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,9 @@ class Machine:
         self.folder = folder
         self.source = source
         self.lag_seconds = 0.0
-        self.held = False
+        self._released = asyncio.Event()
+        self._released.set()
+        self.said_lag_ms: int | None = None
         self.transactions = 0
         self.fresh_at: float | None = None
         self._target: Any = None
@@ -67,7 +68,9 @@ class Machine:
     async def control(self, request: web.Request) -> web.Response:
         wanted = await request.json()
         self.lag_seconds = wanted.get("lagMs", self.lag_seconds * 1000) / 1000
-        self.held = wanted.get("held", self.held)
+        if "held" in wanted:
+            (self._released.clear if wanted["held"] else self._released.set)()
+        self.said_lag_ms = wanted.get("saidLagMs", self.said_lag_ms)
         return web.Response()
 
     async def drop(self, _: web.Request) -> web.Response:
@@ -84,7 +87,7 @@ class Machine:
     async def replicate(self) -> None:
         """Tell of every state that the primary reaches, and on a replica copy it first."""
         watched = (self.source or self.folder) / DATABASE
-        while not watched.exists():
+        while not watched.exists():  # noqa: ASYNC110 - another process makes it
             await asyncio.sleep(POLL_SECONDS)
         source = sqlite.connect(watched, read_only=True)
         seen = 0
@@ -96,7 +99,7 @@ class Machine:
                     continue
                 seen = version
                 self._commit()
-            elif self.held:
+            elif not self._released.is_set():
                 await asyncio.sleep(POLL_SECONDS)
                 continue
             self.fresh_at = looked_at
@@ -112,8 +115,7 @@ class Machine:
             if not copied.execute("SELECT 1 FROM sqlite_schema").fetchone():
                 return False
             await asyncio.sleep(self.lag_seconds)
-            while self.held:
-                await asyncio.sleep(POLL_SECONDS)
+            await self._released.wait()
             await asyncio.to_thread(self._apply, copied)
         finally:
             copied.close()
@@ -136,6 +138,8 @@ class Machine:
             lag = 0.0 if self.source is None else UNKNOWN_LAG
             if self.source is not None and self.fresh_at is not None:
                 lag = 1000 * (time.time() - self.fresh_at)
+            if self.said_lag_ms is not None:
+                lag = self.said_lag_ms
             _replace(self.folder / ".lag", f"{round(lag):+010d}\n")
             await asyncio.sleep(LAG_FILE_SECONDS)
 
@@ -161,7 +165,7 @@ def _replace(path: Path, text: str) -> None:
     """Whole, for whoever reads it meanwhile."""
     new = path.with_name(f"{path.name}.new")
     new.write_text(text)
-    os.replace(new, path)
+    new.replace(path)
 
 
 async def serve(machine: Machine, port: int) -> None:

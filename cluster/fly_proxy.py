@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from typing import NamedTuple
 
-from tests.cluster.own_loop import OwnLoop
+from cluster.own_loop import OwnLoop
 
 REPLAYED_BYTES = 1 << 20
 PIECE_BYTES = 64 << 10

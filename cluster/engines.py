@@ -18,12 +18,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.cluster.link import Link
-from tests.conftest import free_port
+from cluster.delay_proxy import DelayProxy
 
 START_SECONDS = 20.0
 STOP_SECONDS = 10.0
 DATABASE = "core.db"
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
 
 
 def find_litefs() -> str | None:
@@ -45,14 +51,21 @@ def why_not_litefs() -> str | None:
 class Process:
     """A program that is always ended, and killed when it does not end."""
 
-    def __init__(self, words: list[str], log: Path) -> None:
+    def __init__(self, words: list[str], log: Path, environ: dict[str, str] | None = None) -> None:
         self.log = log
+        # In a session of its own: Ctrl-C is for whoever started it, who ends it in the right order.
         with log.open("ab") as out:
-            self._process = subprocess.Popen(words, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
+            self._process = subprocess.Popen(
+                words, stdout=out, stderr=out, stdin=subprocess.DEVNULL, env=environ, start_new_session=True
+            )
 
     @property
     def running(self) -> bool:
         return self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def send(self, number: int) -> None:
         if self.running:
@@ -81,8 +94,8 @@ class Engine:
         self.machines = machines
         self._ports = {machine: free_port() for machine in machines}
         self._processes: dict[str, Process] = {}
-        # The app hears of events through a link, so that a test can cut it off.
-        self._news: dict[str, Link] = {}
+        # The app hears of events over a line, so that a test can cut it off.
+        self._news: dict[str, DelayProxy] = {}
 
     def database(self, machine: str) -> Path:
         raise NotImplementedError
@@ -90,7 +103,7 @@ class Engine:
     def url(self, machine: str) -> str:
         """Where the app of this machine asks."""
         if machine not in self._news:
-            self._news[machine] = Link(self._ports[machine])
+            self._news[machine] = DelayProxy(self._ports[machine])
         return f"http://127.0.0.1:{self._news[machine].port}"
 
     def start(self, machine: str) -> None:
@@ -121,10 +134,10 @@ class Engine:
 
     def refuse_events(self, machine: str) -> None:
         """Cut the app off until `accept_events`."""
-        self._news[machine].refuse()
+        self._news[machine].cut()
 
     def accept_events(self, machine: str) -> None:
-        self._news[machine].accept()
+        self._news[machine].mend()
 
     def hold(self, machine: str) -> None:
         raise NotImplementedError
@@ -178,11 +191,15 @@ class StandIn(Engine):
     def delay(self, machine: str, seconds: float) -> None:
         self._tell(machine, lagMs=1000 * seconds)
 
+    def say_lag(self, machine: str, lag_ms: int | None) -> None:
+        """What the file of the lag says, whatever is true; None for the truth."""
+        self._tell(machine, saidLagMs=lag_ms)
+
     def change_role(self, machine: str, *, is_primary: bool) -> None:
         self._post(machine, "/standin/role", isPrimary=is_primary)
 
     def _launch(self, machine: str, log: Path) -> Process:
-        words = [sys.executable, "-m", "tests.cluster.standin", machine, str(self.database(machine).parent)]
+        words = [sys.executable, "-m", "cluster.standin", machine, str(self.database(machine).parent)]
         words += [str(self._ports[machine])]
         if machine != self.machines[0]:
             words += ["--source", str(self.database(self.machines[0]).parent)]
@@ -203,13 +220,13 @@ class StandIn(Engine):
 
 
 class LiteFS(Engine):
-    """The real program, with FUSE; what comes from the primary to a replica goes through a link."""
+    """The real program, with FUSE; what comes from the primary to a replica goes over a line."""
 
     name = "litefs"
 
     def __init__(self, folder: Path, machines: list[str]) -> None:
         super().__init__(folder, machines)
-        self._links = {machine: Link(self._ports[machines[0]]) for machine in machines[1:]}
+        self._links = {machine: DelayProxy(self._ports[machines[0]]) for machine in machines[1:]}
 
     def database(self, machine: str) -> Path:
         return self.mount(machine) / DATABASE
@@ -226,13 +243,13 @@ class LiteFS(Engine):
         super().kill(machine)
 
     def hold(self, machine: str) -> None:
-        self._links[machine].held = True
+        self._links[machine].pause()
 
     def release(self, machine: str) -> None:
-        self._links[machine].held = False
+        self._links[machine].resume()
 
     def delay(self, machine: str, seconds: float) -> None:
-        self._links[machine].delay_seconds = seconds
+        self._links[machine].delay = seconds
 
     def pause(self, machine: str) -> None:
         """Stop the program itself: whatever touches the mount waits."""
