@@ -42,6 +42,7 @@ COMMANDS = {
     "webhooks": "app.accounts.commands:webhooks_group",
     "verify-usage": "app.usage.commands:verify_usage",
     "import-d1": "app.usage.commands:import_d1",
+    "instances": "app.instances.commands:instances_group",
     "backup": "app.ops.backup_commands:backup_group",
     "doctor": "app.ops.commands:doctor_command",
     "sql": "app.ops.commands:sql_command",

@@ -14,38 +14,41 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.accounts.clerk_api import ClerkApi
 from app.accounts.enrichment import Enrichment
-from app.edge import backup, changes, expiring, origins, replication, sqlite
+from app.edge import backup, membership, origins, replication, sqlite
 from app.edge.archive import Archive
 from app.edge.changes import Changes
-from app.edge.clock import now_ms
 from app.edge.cors import Cors
 from app.edge.database import Database, Group
 from app.edge.front import Front
 from app.edge.idempotency import Running
+from app.edge.keeper import Keeper
+from app.edge.membership import Membership
 from app.edge.metrics import Metrics
 from app.edge.node import Node
 from app.edge.outbound import Outbound
 from app.edge.peer_port import PeerPort
 from app.edge.peers import POSITION, Peers
-from app.edge.placer import HomeOf, Placer, nowhere
+from app.edge.placer import Placer
 from app.edge.request_log import RequestLog
 from app.edge.router import Router
 from app.edge.transaction import read_position
 from app.errors import AppError
-from app.identity import api_keys, users
-from app.identity import queries as identity_queries
+from app.identity import demo
 from app.identity.authenticator import Authenticator
 from app.identity.clerk import ClerkTokens
-from app.identity.principal import Account
+from app.instances.clones import Clones
 from app.instances.connection import Rooms
 from app.instances.hubs import Hubs
-from app.instances.store import Retention
+from app.instances.moves import Moves
+from app.instances.store import Retention, list_held
 from app.instances.tickets import Tickets
+from app.ops import chores, owed
 from app.ops.description import Description
 from app.ops.machines import Machines
-from app.projects import delegates, instances, webhooks
+from app.projects import instances, webhooks
 from app.projects import queries as project_queries
 from app.projects.door import Entrance
+from app.projects.instances import Copier
 from app.routes import OPEN_TO_ANY_ORIGIN, ROUTES
 from app.settings import Settings
 from app.usage import archive_queries
@@ -53,26 +56,20 @@ from app.usage.mover import Mover
 from app.webhooks import outbox, signing
 from app.webhooks.delivery import Deliverer
 
-HOUSEKEEPING_SECONDS = 5.0
 RETRY_SECONDS = 0.5
-DEV_USER_SECONDS = 10.0
 
 log = structlog.get_logger("main")
 
 
 @dataclass
 class _Placed:
-    """How what lives elsewhere is found; `peers` only where there are any, `own_node` where it was handed in."""
+    """`peers` only where there are any, `own_node` where it was handed in."""
 
     own_node: Node | None
-    home_of: HomeOf
-    home_of_stream: HomeOf
     peers: Peers | None = None
 
 
-def create_app(
-    settings: Settings, *, own_node: Node | None = None, home_of: HomeOf = nowhere, home_of_stream: HomeOf = nowhere
-) -> ASGIApp:
+def create_app(settings: Settings, *, own_node: Node | None = None) -> ASGIApp:
     """The ASGI application of one node; `own_node` in place of the one that the settings describe."""
     cors = Cors(settings.allowed_origins, OPEN_TO_ANY_ORIGIN)
     metrics = Metrics()
@@ -84,7 +81,7 @@ def create_app(
         answered.set()
 
     front: ASGIApp = Front(Router(ROUTES), cors, requests, observe)
-    placed = _Placed(own_node, home_of, home_of_stream)
+    placed = _Placed(own_node)
     if settings.regions.clustered:
         placed.peers = Peers(settings.regions, settings.regions.machine or secrets.token_hex(4))
         front = PeerPort(front, placed.peers, settings.regions.peer_port)
@@ -159,26 +156,49 @@ async def _open(
     if node.is_primary:
         if await db.read(project_queries.list_creating):
             await db.write(instances.discard_unfinished)
-        stack.push_async_callback(_write_uses, db, authenticator, entrance)
+        stack.push_async_callback(chores.write_uses, db, authenticator, entrance)
 
     retention = Retention(settings.history_days, settings.history_changes)
-    hubs = Hubs(db, settings.instances_dir, retention, backup=backed_up)
+    member = await _join(settings, db, node, placed.peers)
+    keeper = member.keeper if member is not None else None
+    spool = None
+    if placed.peers is not None:
+        stack.push_async_callback(placed.peers.close)
+        spool = await owed.open_spool(db, node, placed.peers, settings.machine_path, stack)
+    hubs = Hubs(
+        db,
+        settings.instances_dir,
+        retention,
+        backup=backed_up,
+        keeper=keeper,
+        peers=placed.peers,
+        enqueue=owed.enqueue_in(spool) if spool is not None else None,
+    )
+    copier: Copier = hubs
+    if member is not None and placed.peers is not None and hubs.parcels is not None:
+        Moves(hubs, member.keeper, placed.peers, member.registry)
+        copier = Clones(hubs, member.keeper, placed.peers, hubs.parcels)
     hubs.listen(feed)
     stack.push_async_callback(hubs.close)
     machines = Machines(settings.regions, node, hubs, backed_up, placed.peers)
     machines.measure(metrics)
-    dev_user = await _find_dev_user(db, node) if settings.dev_user else None
+    dev_user = await demo.find_dev_user(db, node) if settings.dev_user else None
 
     tasks = [
         hubs.sweep(),
-        hubs.ship_leftovers(),
+        hubs.take_stock(),
         requests.run(),
         engine.run(node, db, feed),
         _list_origins(db, cors, listed),
         _warm_up(answered, settings, tokens),
     ]
+    if member is not None:
+        tasks += member.run(hubs.fence)
+    if spool is not None:
+        tasks += [spool.run(), chores.keep_spool(spool, authenticator, entrance)]
+        stack.push_async_callback(chores.spool_uses, spool, authenticator, entrance)
     if node.is_primary:
-        tasks += [enrichment.run(), deliverer.run(), _keep_house(db, authenticator, entrance)]
+        tasks += [enrichment.run(), deliverer.run(), chores.keep_house(db, authenticator, entrance)]
         if settings.regions.replicated:
             tasks.append(Mover(db, archive).run())
     for task in tasks:
@@ -192,13 +212,14 @@ async def _open(
         "db": db,
         "node": node,
         "backup": backed_up,
-        "placer": _placer(settings, db, node, placed, stack),
+        "placer": _placer(settings, db, node, placed.peers, keeper),
         "metrics": metrics,
         "running": Running(),
         "authenticator": authenticator,
         "entrance": entrance,
         "hubs": hubs,
         "machines": machines,
+        "copier": copier,
         "tickets": Tickets(settings.jwt_secrets),
         "rooms": Rooms(db, hubs, entrance, dev_user, settings.regions.region),
         "clerk_api": clerk_api,
@@ -207,30 +228,27 @@ async def _open(
     }
 
 
-def _placer(settings: Settings, db: Database, node: Node, placed: _Placed, stack: AsyncExitStack) -> Placer | None:
-    """What moves requests between machines; a machine alone moves none."""
-    if placed.peers is None:
+async def _join(settings: Settings, db: Database, node: Node, peers: Peers | None) -> Membership | None:
+    """What this machine is to the others; a machine alone is the home of all it holds."""
+    if peers is None:
         return None
-    stack.push_async_callback(placed.peers.close)
+    restorable = settings.backup_url is not None
+    member = await membership.join(db, node, peers, project_queries.find_region, takes_away=restorable)
+    if node.is_primary:
+        await member.adopt(await asyncio.to_thread(list_held, settings.instances_dir))
+    return member
+
+
+def _placer(settings: Settings, db: Database, node: Node, peers: Peers | None, keeper: Keeper | None) -> Placer | None:
+    """What moves requests between machines; a machine alone moves none."""
+    if peers is None or keeper is None:
+        return None
 
     async def position(question: bytes, machine: str) -> bytes:
         return str(await db.read(read_position)).encode()
 
-    placed.peers.answers[POSITION] = position
-    return Placer(node, placed.peers, settings.regions.replay, placed.home_of, placed.home_of_stream)
-
-
-async def _find_dev_user(db: Database, node: Node) -> Account | None:
-    """`dev-user`, which a replica's first start may have to wait for: the primary makes it after the tables."""
-    try:
-        async with asyncio.timeout(DEV_USER_SECONDS):
-            while True:
-                account = await db.read(identity_queries.find_account, users.DEV_USER)
-                if account is not None or node.is_primary:
-                    return account
-                await asyncio.sleep(RETRY_SECONDS)
-    except TimeoutError:
-        return None
+    peers.answers[POSITION] = position
+    return Placer(node, peers, settings.regions.replay, keeper.home_of, suspect=keeper.suspect)
 
 
 async def _warm_up(answered: asyncio.Event, settings: Settings, tokens: ClerkTokens) -> None:
@@ -262,29 +280,6 @@ async def _list_origins(db: Database, cors: Cors, listed: asyncio.Event) -> None
             log.warning("origins_not_read", error=error.message)
             listed.set()
             await asyncio.sleep(RETRY_SECONDS)
-
-
-async def _keep_house(db: Database, authenticator: Authenticator, entrance: Entrance) -> None:
-    """What has to happen now and then, each a short write, and none where there is nothing to do."""
-    while True:
-        await asyncio.sleep(HOUSEKEEPING_SECONDS)
-        try:
-            if await db.read(expiring.has_dead, now_ms()):
-                await db.write(expiring.purge, now_ms())
-            if await db.read(changes.has_surplus):
-                await db.write(changes.trim)
-            if await db.read(outbox.has_old, now_ms()):
-                await db.write(outbox.trim, now_ms())
-            await _write_uses(db, authenticator, entrance)
-        except AppError as error:
-            log.warning("chore_failed", error=error.message)
-
-
-async def _write_uses(db: Database, authenticator: Authenticator, entrance: Entrance) -> None:
-    if uses := authenticator.uses.take():
-        await db.write(api_keys.write_uses, uses)
-    if uses := entrance.secret_uses.take():
-        await db.write(delegates.write_uses, uses)
 
 
 async def _end(task: "asyncio.Task[None]") -> None:

@@ -15,7 +15,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from app.edge.http import client_address, method_of, target_of
-from app.edge.placement import Home
+from app.edge.placement import Destination
 from app.edge.seal import Seal
 from app.errors import Unavailable
 from app.regions import Peer, Regions
@@ -48,6 +48,10 @@ Answer = Callable[[bytes, str], Awaitable[bytes]]
 log = structlog.get_logger("peers")
 
 
+class Unreachable(Unavailable):
+    """Nobody answered there."""
+
+
 class Peers:
     """Where the machines are, from settings; `answers` holds what this one says to whom, by path."""
 
@@ -58,22 +62,24 @@ class Peers:
         self.answers: dict[str, Answer] = {PING: _pong}
 
     @property
-    def primary(self) -> Home:
+    def primary(self) -> Destination:
         """Exactly one machine stands in the primary region."""
-        return Home(self._regions.primary_region or self._regions.region)
+        return Destination(self._regions.primary_region or self._regions.region)
 
-    def at(self, home: Home) -> Peer:
+    def at(self, to: Destination) -> Peer:
         """Where a machine is asked. Unavailable when nobody is known there."""
         regions = self._regions
         if regions.on_fly:
-            name = f"{home.machine}.vm" if home.machine else home.region
+            name = f"{to.machine}.vm" if to.machine else to.region
             return Peer(
-                home.region, home.machine or "", f"http://{name}.{regions.app_name}.internal:{regions.peer_port}"
+                to.region,
+                to.machine or "",
+                f"http://{name}.{regions.app_name}.internal:{regions.peer_port}",
             )
         for peer in regions.peers:
-            if peer.machine == home.machine or (home.machine is None and peer.region == home.region):
+            if peer.machine == to.machine or (to.machine is None and peer.region == to.region):
                 return peer
-        raise Unavailable(f"No machine is known in {home.region}")
+        raise Unavailable(f"No machine is known in {to.region}")
 
     def passport(self, scope: Scope, waited: float) -> str:
         """What goes with a request that has `waited` so many seconds here, and is answered elsewhere."""
@@ -124,8 +130,8 @@ class Peers:
             await self._session.close()
 
 
-def unreachable(peer: Peer) -> Unavailable:
-    return Unavailable(f"The machine in {peer.region} cannot be reached")
+def unreachable(peer: Peer) -> Unreachable:
+    return Unreachable(f"The machine in {peer.region} cannot be reached")
 
 
 def require_believed(peer: Peer, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:

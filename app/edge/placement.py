@@ -17,8 +17,9 @@ class Place(Enum):
     AT_HOME = "at_home"
 
 
-class Home(NamedTuple):
-    """A region, and the one machine of it that is meant; without one, any that stands there."""
+class Destination(NamedTuple):
+    """Where a request is taken: a region, and the one machine of it that is meant; without one, any that stands
+    there."""
 
     region: str
     machine: str | None = None

@@ -20,8 +20,8 @@ from app.edge.freshness import Freshness
 from app.edge.http import MOVED, READING, method_of, read_body, target_of
 from app.edge.job import waited_before
 from app.edge.node import Node
-from app.edge.peers import POSITION, Peers
-from app.edge.placement import Home, Place, Placement
+from app.edge.peers import POSITION, Peers, Unreachable
+from app.edge.placement import Destination, Place, Placement
 from app.errors import RESTING_ON_ROWS, AppError, Unauthenticated, Unavailable
 from app.regions import FLY, OFF
 
@@ -32,16 +32,25 @@ KEPT_BYTES = 20 << 20
 
 Respond = Callable[[Scope, Receive, Send], Awaitable[Response]]
 # Where a thing lives; None when that is not known here.
-HomeOf = Callable[[str], Awaitable[Home | None]]
+HomeOf = Callable[[str], Awaitable[Destination | None]]
 
 
-async def nowhere(name: str) -> Home | None:
+# Told that a machine could not be reached.
+Suspect = Callable[[str], None]
+
+
+async def nowhere(name: str) -> Destination | None:
     """While nothing has a home of its own, all of it lives at the primary."""
     return None
 
 
+def nobody(machine: str) -> None:
+    """While nothing has a home, none of them is lost with a machine."""
+
+
 class Placer:
-    """`home_of` knows where an instance lives, `home_of_stream` on which machine a stream was begun."""
+    """`home_of` knows where an instance lives, `home_of_stream` on which machine a stream was begun; `suspect` is
+    told of a home that could not be reached, and then `home_of` may know of another."""
 
     def __init__(
         self,
@@ -50,12 +59,14 @@ class Placer:
         mode: str,
         home_of: HomeOf = nowhere,
         home_of_stream: HomeOf = nowhere,
+        suspect: Suspect = nobody,
     ) -> None:
         self._node = node
         self._peers = peers
         self._mode = mode
         self._home_of = home_of
         self._home_of_stream = home_of_stream
+        self._suspect = suspect
         self._freshness = Freshness()
         self._forwarder = Forwarder(peers, self._freshness)
 
@@ -66,6 +77,14 @@ class Placer:
         if placement.place is Place.AT_HOME and placement.by == "body":
             receive = await _read_ahead(scope, receive, placement.limit)
         elsewhere = await self._find_elsewhere(placement, scope)
+        if elsewhere is not None and placement.place is Place.AT_HOME:
+            unread = await self._try_home(elsewhere, scope, receive, send, until)
+            if unread is None:
+                return
+            receive, unreached = unread, elsewhere
+            elsewhere = await self._find_elsewhere(placement, scope)
+            if elsewhere == unreached:
+                raise Unavailable("Its home cannot be reached")
         if elsewhere is not None:
             await self._move(elsewhere, scope, receive, send, until)
         elif self._node.is_primary or placement.place is Place.HERE:
@@ -82,7 +101,7 @@ class Placer:
 
     # -- where ------------------------------------------------------------------------------------------
 
-    async def _find_elsewhere(self, placement: Placement, scope: Scope) -> Home | None:
+    async def _find_elsewhere(self, placement: Placement, scope: Scope) -> Destination | None:
         """Who has to answer; None when it is this machine."""
         if placement.place is Place.HERE:
             return None
@@ -92,7 +111,7 @@ class Placer:
             return None
         return self._peers.primary
 
-    async def _find_home(self, placement: Placement, scope: Scope) -> Home | None:
+    async def _find_home(self, placement: Placement, scope: Scope) -> Destination | None:
         if placement.by == "body":
             name = scope.get("litehouse.body", {}).get(placement.name)
         else:
@@ -103,7 +122,7 @@ class Placer:
             return None if self._node.is_primary else self._peers.primary
         return None if self._is_here(home) else home
 
-    def _is_here(self, home: Home) -> bool:
+    def _is_here(self, home: Destination) -> bool:
         return home.machine == self._node.machine if home.machine else home.region == self._node.region
 
     async def _is_fresh(self, scope: Scope) -> bool:
@@ -157,12 +176,29 @@ class Placer:
 
     # -- elsewhere --------------------------------------------------------------------------------------
 
-    async def _move(self, home: Home, scope: Scope, receive: Receive, send: Send, until: float) -> None:
-        """Take the request to `home`, once. Unavailable when that cannot be."""
+    async def _try_home(
+        self, home: Destination, scope: Scope, receive: Receive, send: Send, until: float
+    ) -> Receive | None:
+        """Take the request to its home; where nobody is there, what was read of it, to ask for the home once more."""
+        if self._mode == FLY and home.machine is not None and replay.has_failed(scope["headers"]):
+            self._suspect(home.machine)
+            return receive
+        kept, begun = _Kept(receive), _Begun(send)
+        try:
+            await self._move(home, scope, kept, begun, until)
+        except Unreachable:
+            if begun.begun or home.machine is None:
+                raise
+            self._suspect(home.machine)
+            return kept.again()
+        return None
+
+    async def _move(self, to: Destination, scope: Scope, receive: Receive, send: Send, until: float) -> None:
+        """Take the request there, once. Unavailable when that cannot be."""
         on_fly = self._mode == FLY
         if MOVED in scope or (on_fly and replay.was_replayed(scope["headers"])):
             raise Unavailable("This request was moved once already, and cannot be answered here now")
-        if self._is_here(home):
+        if self._is_here(to):
             raise Unavailable("The primary is not ready yet")
         if self._mode == OFF:
             raise Unavailable("This request is for another machine, and REPLAY is off")
@@ -171,9 +207,9 @@ class Placer:
             if scope["type"] == "http" and method_of(scope) not in READING:
                 self._freshness.note(scope, None)
             passport = self._peers.passport(scope, waited)
-            await replay.replay(home, WAIT_SECONDS - waited, passport)(scope, receive, send)
+            await replay.replay(to, WAIT_SECONDS - waited, passport)(scope, receive, send)
         else:
-            await self._forwarder.forward(self._peers.at(home), scope, receive, send, waited)
+            await self._forwarder.forward(self._peers.at(to), scope, receive, send, waited)
 
 
 class _Kept:

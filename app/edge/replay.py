@@ -11,7 +11,7 @@ from http import HTTPStatus
 from starlette.responses import Response
 from starlette.types import Scope
 
-from app.edge.placement import Home
+from app.edge.placement import Destination
 
 REPLAYED_BYTES = 1 << 20
 LENGTH_DIGITS = 15
@@ -32,9 +32,9 @@ def fits(scope: Scope) -> bool:
     return length.isdigit() and len(length) <= LENGTH_DIGITS and int(length) <= REPLAYED_BYTES
 
 
-def replay(home: Home, seconds: float, state: str) -> Response:
-    """Take the request to `home`, with `state`; after at most `seconds` without reaching it, back to this machine."""
-    target = f"instance={home.machine}" if home.machine else f"region={home.region}"
+def replay(to: Destination, seconds: float, state: str) -> Response:
+    """Take the request there, with `state`; after at most `seconds` without reaching it, back to this machine."""
+    target = f"instance={to.machine}" if to.machine else f"region={to.region}"
     seconds = min(REPLAY_SECONDS, max(0.001, seconds))
     wish = f"{target};state={state};timeout={round(seconds * 1000)}ms;fallback=force_self"
     return Response(None, HTTPStatus.CONFLICT, {"fly-replay": wish})
@@ -46,6 +46,11 @@ def state_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
         if name == _SOURCE and (found := _STATE.search(value)):
             return found[1].decode()
     return None
+
+
+def has_failed(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether the proxy could not take the request where this machine wished it."""
+    return any(name == _FAILED for name, _ in headers)
 
 
 def was_replayed(headers: Iterable[tuple[bytes, bytes]]) -> bool:

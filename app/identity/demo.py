@@ -1,12 +1,15 @@
 """The demo: the users and the key that a first start in development finds, made once."""
 
+import asyncio
 from pathlib import Path
 from typing import NamedTuple
 
 from app.edge import folder
 from app.edge.database import Connection, Database, Transaction
+from app.edge.node import Node
 from app.identity import api_keys, queries, users
 from app.identity.ids import AK_PREFIX, Secret, hash_secret, new_ak_key, new_id
+from app.identity.principal import Account
 from app.identity.queries import CLERK, KeyRow
 
 KEY_FILE = "demo-key"
@@ -15,6 +18,7 @@ DEMO_EMAIL = "ada@example.com"
 DEMO_PLAN = "basic"
 RELAY_USER = "demo-relay"
 RELAY_EMAIL = "relay@example.com"
+DEV_USER_SECONDS, LOOK_SECONDS = 10.0, 0.5
 
 
 class Demo(NamedTuple):
@@ -69,3 +73,16 @@ def _relay_key(key_id: str, secret: Secret, now: int) -> KeyRow:
 def _is_usable(connection: Connection, text: str, now: int) -> bool:
     key = queries.find_key_by_hash(connection, hash_secret(text))
     return key is not None and key.status == "active" and (key.expires_at_ms is None or key.expires_at_ms > now)
+
+
+async def find_dev_user(db: Database, node: Node) -> Account | None:
+    """`dev-user`, which a replica's first start may have to wait for: the primary makes it after the tables."""
+    try:
+        async with asyncio.timeout(DEV_USER_SECONDS):
+            while True:
+                account = await db.read(queries.find_account, users.DEV_USER)
+                if account is not None or node.is_primary:
+                    return account
+                await asyncio.sleep(LOOK_SECONDS)
+    except TimeoutError:
+        return None

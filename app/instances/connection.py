@@ -35,7 +35,7 @@ from app.instances.protocol import (
     Presence,
 )
 from app.instances.resume import Since
-from app.projects import access, instances
+from app.projects import access, access_queries, instances
 from app.projects.access import NO_INSTANCE, Level
 from app.projects.door import Entrance
 
@@ -280,5 +280,7 @@ async def admit_dev_user(rooms: Rooms, instance_id: str) -> Admitted:
     """In development whoever comes without a good credential is `dev-user` with `write`; a new id is made."""
     account = rooms.dev_user
     assert account is not None
-    await rooms.db.write(instances.ensure, instance_id, account.user_id, rooms.region, now_ms())
+    # Where the instance lives there may be no writer.
+    if await rooms.db.read_one(access_queries.find_instance, instance_id) is None:
+        await rooms.db.write(instances.ensure, instance_id, account.user_id, rooms.region, now_ms())
     return Admitted(Principal(Kind.USER, account), Level.OWNER, Level.WRITE)

@@ -14,6 +14,7 @@ import structlog
 
 from app.edge import sqlite
 from app.edge.clock import now_ms
+from app.edge.lease import Fenced
 from app.errors import AppError, Unavailable
 from app.instances import entry, expiry, protocol, queries
 from app.instances.answer import answer
@@ -62,6 +63,8 @@ class Hub:
         # What a commit waits for before anybody hears of it, and what is done before the file is closed.
         self.shipped: Callable[[], Awaitable[None]] = _nothing
         self.let_go: Callable[[], Awaitable[None]] = _nothing
+        # Fenced where this machine may acknowledge nothing of the instance any more.
+        self.check: Callable[[], None] = lambda: None
         self.epoch, self.told_from = "", 1
         self.users = 0
         self._state = State({}, 0, 0)
@@ -81,8 +84,9 @@ class Hub:
         """Whether it may be closed: nobody is connected, nobody is being served."""
         return not self.audience.members and not self.users and not self._mailbox
 
-    async def start(self) -> None:
-        loaded = await self.on_thread(self._store.open, now_ms())
+    async def start(self, epoch: str | None = None) -> None:
+        """Open the file, under the epoch of a new owner where one is given."""
+        loaded = await self.on_thread(self._store.open, now_ms(), epoch)
         self._state = State(loaded.entries, loaded.seq, loaded.bytes)
         self.epoch, self.told_from = loaded.epoch, loaded.told_from
         self._expires_at_ms = expiry.soonest(loaded.entries.values())
@@ -110,9 +114,11 @@ class Hub:
         # Read later, a file that was deleted would be made anew.
         self._mailbox.check_open()
         try:
-            return await self.on_thread(fn, *args)
+            found = await self.on_thread(fn, *args)
         except sqlite.Error as error:
             raise sqlite.as_app_error(error) from error
+        self.check()
+        return found
 
     async def copy(self, path: Path) -> None:
         """Write what is committed into another instance's file. Unavailable when that cannot be done now."""
@@ -141,6 +147,7 @@ class Hub:
 
         async def run() -> T:
             await self._turn([])
+            self.check()
             return await work(self._state.entries, self._change_alone)
 
         return await self._put_visit(run)
@@ -158,6 +165,7 @@ class Hub:
         """Run `visit` when everything before it is committed."""
 
         async def run() -> T:
+            self.check()
             return visit()
 
         return await self._put_visit(run)
@@ -185,6 +193,7 @@ class Hub:
         await self._put_visit(lambda: self._greet(member, missed))
 
     async def _greet(self, member: Member, missed: Missed) -> None:
+        self.check()
         state, caller = self._state, member.caller
         if missed.lines is not None and missed.until < state.seq:
             # Committed while the file was read; nothing more is until the member hears of it by itself.
@@ -240,7 +249,7 @@ class Hub:
             retry_at = now + expiry.RETRY_MS
             failure = error if isinstance(error, Unavailable) else Unavailable(NOT_STORED)
             told, outcomes = [], [ask.refusal or failure for ask in asks]
-            if isinstance(error, OutcomeUnknown):
+            if isinstance(error, OutcomeUnknown | Fenced):
                 self.broken(self)
         if due:
             self._expires_at_ms = expiry.soonest(self._state.entries.values(), retry_at)
@@ -257,6 +266,7 @@ class Hub:
             before = await self.on_thread(self._store.read, queries.find_operations, named, since)
         draft = Draft(self._state, now, read_only=self.read_only, tells=self.tells)
         outcomes, operations = apply_all(draft, asks, before)
+        self.check()
         if draft.told or operations:
             await self._commit(draft, operations, now)
         return draft.told, outcomes
@@ -265,6 +275,7 @@ class Hub:
         commit = Commit([told.record for told in draft.told], operations, draft.events, draft.seq, now)
         self.told_from = await self.on_thread(self._store.write, commit)
         await self.shipped()
+        self.check()
         self._state = draft.state()
         expiries = [one.record.entry.expires_at_ms for one in draft.told if one.record.entry is not None]
         self._expires_at_ms = min((at for at in (*expiries, self._expires_at_ms) if at is not None), default=None)

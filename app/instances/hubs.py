@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import uniform
@@ -14,15 +14,20 @@ from app.edge import sqlite
 from app.edge.backup import Backup
 from app.edge.changes import Changes
 from app.edge.database import Database
+from app.edge.homes import Home, Machine
+from app.edge.keeper import Keeper
+from app.edge.lease import Fenced
+from app.edge.peers import Peers
 from app.errors import AppError, NotFound, Unavailable
 from app.instances import protocol
+from app.instances.arrivals import Arrivals
 from app.instances.backlog import Backlog
 from app.instances.hub import DELETED, DELETED_REASON, GOING_AWAY, GOING_AWAY_REASON, Hub
-from app.instances.relay import Relay
+from app.instances.relay import Enqueue, Relay
 from app.instances.replicas import Replicas
 from app.instances.reviews import Reviews
-from app.instances.store import Retention, Stores
-from app.projects import access_queries, instances
+from app.instances.store import Retention, Stores, list_held
+from app.projects import access_queries, instances, queries
 from app.projects.access import NO_INSTANCE
 
 OPEN_INSTANCES = 300
@@ -46,13 +51,20 @@ class Hubs:
         most_open: int = OPEN_INSTANCES,
         backlog: Backlog | None = None,
         backup: Backup | None = None,
+        keeper: Keeper | None = None,
+        peers: Peers | None = None,
+        enqueue: Enqueue | None = None,
     ) -> None:
         self.backlog = backlog or Backlog()
         self.reviews = Reviews(db, self.seen)
         self._replicas = Replicas(backup)
         self._db = db
         self._stores = Stores(folder, retention)
-        self._relay = Relay(db)
+        # Where every instance has a home, only that opens it.
+        self._keeper = keeper
+        self._arrivals = Arrivals(keeper, peers, self._stores, backup) if keeper and peers else None
+        self.parcels = self._arrivals.parcels if self._arrivals is not None else None
+        self._relay = Relay(db, enqueue)
         self._most_open = most_open
         self._open: dict[str, Hub] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -82,6 +94,7 @@ class Hubs:
         """The hub of an instance that is there; opened when it is not. NotFound, Unavailable."""
         hub = self._open.get(instance_id)
         if hub is not None:
+            self._check(hub)
             return hub
         async with self._lock(instance_id):
             return self._open.get(instance_id) or await self._start(instance_id)
@@ -89,11 +102,24 @@ class Hubs:
     async def clone(self, source_id: str, new_id: str) -> None:
         """Copy what is committed of one instance into another, which has nothing yet."""
         async with self.use(source_id) as source:
-            await source.copy(self._stores.path(new_id))
+            await self.receive(new_id, source.copy)
+
+    async def receive(self, new_id: str, write: Callable[[Path], Awaitable[None]]) -> None:
+        """Have `write` make the file of an instance that has none yet."""
+        await write(self._stores.path(new_id))
         await self._replicas.ship_new(new_id, self._stores.store(new_id), self._stores.thread_of(new_id))
 
-    async def ship_leftovers(self) -> None:
-        """Open what an earlier process did not close, so that its rest is shipped too."""
+    async def take_stock(self) -> None:
+        """Once, after the start: delete what was deleted meanwhile, and open what an earlier process did not close, so
+        that its rest is shipped too."""
+        for instance_id in await asyncio.to_thread(list_held, self._stores.folder):
+            try:
+                if await self._db.read_one(queries.has_tombstone, instance_id):
+                    await self._delete(instance_id)
+            except AppError as error:
+                log.warning("not_deleted", instance=instance_id, error=error.message)
+        if self._keeper is not None:
+            await self._keeper.wait()
         for instance_id in await asyncio.to_thread(self._replicas.leftovers, self._stores.folder):
             try:
                 await self.open(instance_id)
@@ -115,6 +141,23 @@ class Hubs:
             hub.audience.drop_slow(now)
             if hub.idle and now - hub.audience.left_at > IDLE_SECONDS:
                 await self._hibernate(hub)
+
+    async def hand_over(self, instance_id: str, to: Machine) -> Home:
+        """Close an instance here and give it to another machine, which has the file from this one. Unavailable."""
+        if self._keeper is None:
+            raise Unavailable("This machine is alone")
+        async with self._lock(instance_id):
+            # What was never opened has no file that could be given.
+            hub = self._open.get(instance_id) or await self._start(instance_id)
+            home = await self._keeper.require(instance_id)
+            hub.audience.close_all(GOING_AWAY, GOING_AWAY_REASON, protocol.going_away(away_ms()))
+            await self._stop(hub, _is_closing)
+            return await self._keeper.hand_over(home, to)
+
+    def fence(self) -> None:
+        """Close all that is open, with no acknowledgement: it may be another machine's by now."""
+        for hub in self.seen():
+            self._abandon_soon(hub)
 
     async def close(self) -> None:
         """Tell everybody that it goes away, finish what was accepted, close the files."""
@@ -139,12 +182,15 @@ class Hubs:
         self._starting += 1
         try:
             await self._make_room()
-            await hub.start()
+            arrived = await self._arrivals.bring(instance_id) if self._arrivals is not None else None
+            if arrived is not None:
+                hub.check = arrived.check
+            await hub.start(arrived.home.epoch if arrived is not None else None)
             hub.broken = self._abandon_soon
             await self._replicas.hold(hub, store)
-        except (sqlite.Error, OSError, Unavailable) as error:
+        except (sqlite.Error, OSError, AppError) as error:
             await hub.stop(_is_closing)
-            if isinstance(error, Unavailable):
+            if isinstance(error, AppError):
                 raise
             raise Unavailable("The instance cannot be opened now") from error
         finally:
@@ -166,6 +212,13 @@ class Hubs:
         async with self._lock(hub.id):
             if hub.idle:
                 await self._stop(hub, _is_closing)
+
+    def _check(self, hub: Hub) -> None:
+        try:
+            hub.check()
+        except Fenced:
+            self._abandon_soon(hub)
+            raise
 
     def _abandon_soon(self, hub: Hub) -> None:
         self._soon(asyncio.get_running_loop(), self._abandon(hub))
@@ -193,6 +246,8 @@ class Hubs:
         task.add_done_callback(self._tasks.discard)
 
     async def _delete(self, instance_id: str) -> None:
+        if self._keeper is not None:
+            self._keeper.forget(instance_id)
         # Who is opening it has found its row before, and would make the file again behind this.
         async with self._lock(instance_id):
             hub = self._open.get(instance_id)

@@ -4,6 +4,7 @@ Both steps may be repeated: the core knows an event by its id, and the file keep
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
@@ -19,14 +20,18 @@ from app.webhooks.outbox import Event
 EVENTS = 100
 RETRY_SECONDS = 1.0
 
+# Brings an instance's events to the core, or to where nothing of them is lost on the way there.
+Enqueue = Callable[[str, Sequence[Event]], Awaitable[None]]
+
 log = structlog.get_logger("relay")
 
 
 class Relay:
     """One for the process; one task for each hub that owes something."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, enqueue: Enqueue | None = None) -> None:
         self._db = db
+        self._enqueue = enqueue or self._write
         self._running: dict[str, asyncio.Task[None]] = {}
         self._hubs: dict[str, Hub] = {}
         self._asking: asyncio.Task[None] | None = None
@@ -65,11 +70,14 @@ class Relay:
                 if not rows:
                     return
                 events = [Event(row[1], row[2], row[3], row[4]) for row in rows]
-                await self._db.write(outbox.enqueue_instance_events, hub.id, events, now_ms())
+                await self._enqueue(hub.id, events)
                 await hub.read_file(queries.delete_events, rows[-1][0])
             except AppError as error:
                 log.warning("events_not_carried", instance=hub.id, error=error.message)
                 await asyncio.sleep(RETRY_SECONDS)
+
+    async def _write(self, instance_id: str, events: Sequence[Event]) -> None:
+        await self._db.write(outbox.enqueue_instance_events, instance_id, events, now_ms())
 
     async def close(self) -> None:
         if self._asking is not None:

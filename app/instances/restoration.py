@@ -4,6 +4,7 @@ import secrets
 from pathlib import Path
 
 from app.edge import replica, restoration, sqlite
+from app.edge.homes import epoch_of, number_of
 from app.edge.litestream import NoCopy, replica_of
 from app.instances import queries
 from app.instances.replicas import FOLDER
@@ -22,15 +23,17 @@ def list_copies(url: str, instance_id: str) -> list[str]:
 
 def fetch(url: str, instance_id: str, path: Path, at_ms: int | None = None) -> str:
     """Write the newest state, or that of an instant; the epoch of the copy that has it. NoCopy, Unavailable."""
-    found: tuple[int, str] | None = None
+    found: tuple[tuple[int, int], str] | None = None
     path.parent.mkdir(parents=True, exist_ok=True)
-    for epoch in list_copies(url, instance_id):
+    for epoch in sorted(list_copies(url, instance_id), key=number_of, reverse=True):
+        if found is not None and number_of(epoch) < found[0][0]:
+            break
         candidate = path.with_name(f"{path.name}.{epoch}")
         try:
             restoration.fetch(replica_of(url, FOLDER, instance_id, epoch), candidate, at_ms)
         except NoCopy:
             continue
-        began = _began_ms(candidate, epoch)
+        began = number_of(epoch), _began_ms(candidate, epoch)
         if found is None or began > found[0]:
             found = began, epoch
             candidate.rename(path)
@@ -40,12 +43,16 @@ def fetch(url: str, instance_id: str, path: Path, at_ms: int | None = None) -> s
     return found[1]
 
 
-def begin_epoch(path: Path, now: int) -> None:
-    """A client that has heard more than was restored gets everything anew; the others go on."""
+def begin_epoch(path: Path, now: int, number: int = 0) -> None:
+    """A client that has heard more than was restored gets everything anew; the others go on.
+
+    `number` is that of the last home of which there is a copy: its next one takes the file for the newest.
+    """
+    mark = secrets.token_hex(EPOCH_BYTES)
     raw = sqlite.connect(path)
     try:
         seq, _ = queries.get_position(raw)
-        queries.insert_epoch(raw, secrets.token_hex(EPOCH_BYTES), seq + 1, now)
+        queries.insert_epoch(raw, epoch_of(number, mark) if number else mark, seq + 1, now)
     finally:
         raw.close()
 

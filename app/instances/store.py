@@ -79,16 +79,16 @@ class Store:
         self._is_shipped = False
         self._abandoned = False
 
-    def open(self, now: int) -> Loaded:
-        """Make or migrate the file, and read it whole."""
+    def open(self, now: int, epoch: str | None = None) -> Loaded:
+        """Make or migrate the file, and read it whole. An owner that is new to it begins its own `epoch`."""
         if not self._is_current():
             migrate.migrate(self.path, KIND)
         raw = self._connected()
-        epoch = queries.find_epoch(raw)
-        if epoch is None:
-            epoch = secrets.token_hex(EPOCH_BYTES)
-            queries.insert_epoch(raw, epoch, 1, now)
         seq, told_from = queries.get_position(raw)
+        known = queries.find_epoch(raw)
+        epoch = epoch or known or secrets.token_hex(EPOCH_BYTES)
+        if epoch != known:
+            queries.insert_epoch(raw, epoch, seq + 1, now)
         return Loaded(queries.list_entries(raw), queries.count_bytes(raw), seq, epoch, told_from)
 
     def _is_current(self) -> bool:
@@ -136,14 +136,18 @@ class Store:
 
     def copy(self, path: Path, now: int) -> None:
         """Make another file of what is committed here. One that is there was of a copy that was broken off."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
-        self._connected().execute("VACUUM INTO ?", (str(path),))
+        self.write_copy(path)
         raw = sqlite.connect(path)
         try:
             queries.make_own(raw, secrets.token_hex(EPOCH_BYTES), now)
         finally:
             raw.close()
+
+    def write_copy(self, path: Path) -> None:
+        """Write what is committed here to another file, as it is."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        self._connected().execute("VACUUM INTO ?", (str(path),))
 
     def leave_checkpoints(self) -> None:
         """From now on who ships the file checkpoints it."""
@@ -244,6 +248,11 @@ class Stores:
 def path_of(folder: Path, instance_id: str) -> Path:
     """`<folder>/<aa>/<id>.db`: 256 folders, so that none holds too many files."""
     return folder / f"{_spread(instance_id):02x}" / f"{instance_id}.db"
+
+
+def list_held(folder: Path) -> list[str]:
+    """The instances whose files are here."""
+    return sorted(path.stem for path in folder.glob("*/*.db"))
 
 
 def _spread(instance_id: str) -> int:

@@ -12,6 +12,7 @@ from app.edge.clock import now_ms
 from app.edge.control import Control
 from app.edge.daemon import take_lock
 from app.edge.database import Connection
+from app.edge.homes import number_of
 from app.edge.litestream import NoCopy, Shipped, replica_of
 from app.errors import AppError, Conflict, Invalid, NotFound
 from app.instances import restoration as instances
@@ -228,7 +229,7 @@ def _restore(copy: Copy, url: str, path: Path, at_ms: int | None) -> Restored:
     problem = None
     try:
         _fetch(copy, url, fresh, at_ms)
-        _begin_epoch(copy, fresh)
+        _begin_epoch(copy, url, fresh)
         kept = restoration.put(fresh, path, now_ms())
     except NoCopy as error:
         if not copy.is_instance:
@@ -246,8 +247,9 @@ def _fetch(copy: Copy, url: str, path: Path, at_ms: int | None) -> None:
         restoration.fetch(copy.url, path, at_ms)
 
 
-def _begin_epoch(copy: Copy, path: Path) -> None:
+def _begin_epoch(copy: Copy, url: str, path: Path) -> None:
     if copy.is_instance:
-        instances.begin_epoch(path, now_ms())
+        known = instances.list_copies(url, copy.name)
+        instances.begin_epoch(path, now_ms(), max(map(number_of, known), default=0))
     elif copy.name == CORE:
         restoration.begin_epoch(path)

@@ -13,7 +13,7 @@ from app.edge.transaction import Connection, find_archived
 from app.edge.writer import WAL_BYTES
 from app.errors import AppError
 from app.identity import demo
-from app.ops import backup_checks, machine_checks
+from app.ops import backup_checks, home_checks, machine_checks
 from app.settings import SettingsError, read_settings, read_unchecked
 
 MIB = 1 << 20
@@ -82,6 +82,8 @@ def examine(
     yield _look("litestream", lambda: backup_checks.check_litestream(settings, database))
     yield _look("left behind", lambda: machine_checks.check_left_behind(data_dir))
     yield _look("certificates", lambda: machine_checks.check_bundle(settings, environ))
+    if database.exists():
+        yield _look("leftovers", lambda: home_checks.check_leftovers(settings, database))
     yield _look("old epochs", lambda: backup_checks.check_old_epochs(settings))
     yield _look("secret files", lambda: _check_secret_files(data_dir, environ))
 

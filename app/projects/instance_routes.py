@@ -74,7 +74,7 @@ async def _create_copy(request: Request, principal: Principal, body: bytes, form
 
 
 def _copier_of(request: Request) -> Copier:
-    copier: Copier = request.scope["state"]["hubs"]
+    copier: Copier = request.scope["state"]["copier"]
     return copier
 
 

@@ -158,6 +158,12 @@ def delete_instance(tx: Transaction, instance_id: str) -> int:
     return tx.execute("DELETE FROM instances WHERE id = ?", instance_id)
 
 
+def find_region(connection: Connection, instance_id: str) -> str | None:
+    """Where an instance was made; None where there is none."""
+    row = connection.fetch_one("SELECT region FROM instances WHERE id = ?", instance_id)
+    return row[0] if row else None
+
+
 def list_creating(connection: Connection) -> list[str]:
     return [row[0] for row in connection.fetch("SELECT id FROM instances WHERE state = 'creating'")]
 

@@ -48,6 +48,7 @@ def test_a_running_server_is_well(server: Server) -> None:
         "litestream",
         "left behind",
         "certificates",
+        "leftovers",
         "old epochs",
         "secret files",
     ]

@@ -27,12 +27,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def found(machine: Machine, **environ: str) -> dict[str, tuple[bool, str]]:
     """Each check of the doctor on a machine, with the environment changed."""
-    before = dict(machine.server.environ)
-    machine.server.environ.update(environ)
+    before = dict(machine.environ)
+    machine.environ.update(environ)
     try:
-        said = json.loads(machine.server.command("doctor", "--json").stdout)
+        said = json.loads(machine.command("doctor", "--json").stdout)
     finally:
-        machine.server.environ = before
+        machine.environ = before
     return {one["check"]: (one["ok"], one["detail"]) for one in said}
 
 
@@ -63,7 +63,7 @@ def test_every_machine_of_a_cluster_is_well(cluster: Cluster) -> None:
 
 
 def test_a_second_machine_in_the_primary_region_is_found(cluster: Cluster) -> None:
-    peers = cluster.primary.server.environ["PEERS"] + ",fra/m-fra2=http://127.0.0.1:1"
+    peers = cluster.primary.environ["PEERS"] + ",fra/m-fra2=http://127.0.0.1:1"
     said = found(cluster.primary, PEERS=peers)["role"]
     assert said == (False, "2 machines are in fra: exactly one may be the primary")
 

@@ -16,7 +16,7 @@ from app.edge import freshness, peers
 from app.edge.freshness import COOKIE
 from app.edge.http import client_address, json_response, read_body
 from app.edge.job import waited_before
-from app.edge.placement import Home, anywhere, at_home, at_primary, here
+from app.edge.placement import Destination, anywhere, at_home, at_primary, here
 from app.edge.router import Route
 from app.errors import Conflict, NotFound
 from cluster.delay_proxy import DelayProxy
@@ -377,12 +377,18 @@ async def test_reads_stay_where_they_are_while_the_lag_is_small() -> None:
 
 @pytest.mark.parametrize(
     ("home", "wanted"),
-    [(Home("ams", "m2"), "m2"), (Home("fra", "m1"), "m1"), (Home("ams"), "m2"), (Home("fra"), "m1"), (None, "m1")],
+    [
+        (Destination("ams", "m2"), "m2"),
+        (Destination("fra", "m1"), "m1"),
+        (Destination("ams"), "m2"),
+        (Destination("fra"), "m1"),
+        (None, "m1"),
+    ],
 )
-async def test_what_has_a_home_is_answered_there_wherever_it_is_asked(home: Home | None, wanted: str) -> None:
+async def test_what_has_a_home_is_answered_there_wherever_it_is_asked(home: Destination | None, wanted: str) -> None:
     asked_for = []
 
-    async def home_of(name: str) -> Home | None:
+    async def home_of(name: str) -> Destination | None:
         asked_for.append(name)
         return home
 

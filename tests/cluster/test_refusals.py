@@ -12,7 +12,7 @@ from app.edge import placer
 from app.edge.http import json_response, read_body
 from app.edge.mount import AtPrimaryOnly
 from app.edge.peers import POSITION
-from app.edge.placement import Home, anywhere, at_home
+from app.edge.placement import Destination, anywhere, at_home
 from app.edge.router import Route
 from app.edge.transaction import Position
 from app.errors import AppError
@@ -146,8 +146,8 @@ async def test_a_home_refuses_once_it_has_come_as_far_as_the_primary() -> None:
             raise errors.Forbidden("no")
         return json_response({"machine": node.machine, "size": len(body)})
 
-    async def home_of(name: str) -> Home | None:
-        return Home("ams", "m2")
+    async def home_of(name: str) -> Destination | None:
+        return Destination("ams", "m2")
 
     async def position(question: bytes, machine: str) -> bytes:
         return b"e1-%d" % sequence

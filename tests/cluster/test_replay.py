@@ -14,7 +14,7 @@ from websockets.exceptions import InvalidStatus
 from app.edge import freshness
 from app.edge.database import written_position
 from app.edge.freshness import COOKIE
-from app.edge.placement import Home, anywhere, at_home, at_primary
+from app.edge.placement import Destination, anywhere, at_home, at_primary
 from app.edge.replay import state_of
 from app.edge.router import Route
 from app.edge.seal import Seal
@@ -62,8 +62,8 @@ ROUTES = (
 )
 
 
-async def at_replica(name: str) -> Home | None:
-    return Home("ams", "m2")
+async def at_replica(name: str) -> Destination | None:
+    return Destination("ams", "m2")
 
 
 class Edge:

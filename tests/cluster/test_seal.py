@@ -10,7 +10,7 @@ from websockets.exceptions import InvalidStatus
 
 from app.edge import peer_port
 from app.edge.peers import PING, SIGNATURE, Peers
-from app.edge.placement import Home, at_primary
+from app.edge.placement import Destination, at_primary
 from app.edge.router import Route
 from app.edge.seal import SEALED_SECONDS, Seal
 from app.edge.upgrade import WEBSOCKET
@@ -185,14 +185,14 @@ async def test_the_public_port_knows_neither_questions_nor_passports() -> None:
 def test_on_fly_the_platforms_names_find_a_machine() -> None:
     peers = Peers(Regions("ams", "m2", "fra", app_name="house", peer_port=9), "m2")
     assert peers.at(peers.primary).url == "http://fra.house.internal:9"
-    assert peers.at(Home("ord", "m7")).url == "http://m7.vm.house.internal:9"
+    assert peers.at(Destination("ord", "m7")).url == "http://m7.vm.house.internal:9"
 
 
 def test_elsewhere_machines_are_listed() -> None:
     listed = (Peer("fra", "m1", "http://a:1"), Peer("ams", "m2", "http://b:2"), Peer("ams", "m3", "http://c:3"))
     peers = Peers(Regions("ams", "m2", "fra", peers=listed), "m2")
     assert peers.at(peers.primary) == listed[0]
-    assert peers.at(Home("ams", "m3")) == listed[2]
-    for unknown in (Home("ams", "m9"), Home("ord")):
+    assert peers.at(Destination("ams", "m3")) == listed[2]
+    for unknown in (Destination("ams", "m9"), Destination("ord")):
         with pytest.raises(Unavailable):
             peers.at(unknown)

@@ -11,7 +11,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from app.edge.framing import Frames, frame, frame_close, frame_text
-from app.edge.placement import Home, anywhere, at_home, at_primary
+from app.edge.placement import Destination, anywhere, at_home, at_primary
 from app.edge.router import Route
 from app.edge.socket import Socket
 from app.edge.upgrade import WEBSOCKET, Upgrade
@@ -128,8 +128,8 @@ async def test_messages_pass_both_ways_of_every_kind_and_size() -> None:
 
 
 async def test_a_socket_asked_for_at_the_wrong_machine_is_opened_at_its_home() -> None:
-    async def home_of(name: str) -> Home | None:
-        return Home("ams", "m2")
+    async def home_of(name: str) -> Destination | None:
+        return Destination("ams", "m2")
 
     async with pair(ROUTES, home_of=home_of) as both, dial(both.primary, "/room/a") as socket:
         await socket.send("x")

@@ -82,7 +82,7 @@ def test_every_machine_is_shown_by_any(cluster: Cluster, asked: str) -> None:
 
 
 def test_what_is_open_anywhere_is_counted_everywhere(cluster: Cluster) -> None:
-    with joined(cluster.primary.server, "playground"):
+    with joined(cluster.primary, "playground"):
         page = cluster.replicas[0].get("/admin", **{"X-Admin-Token": ADMIN_TOKEN}).text
     assert "<dt>Open now</dt><dd>1</dd>" in page
     assert "<dt>Connections</dt><dd>1</dd>" in page
@@ -95,7 +95,7 @@ def test_a_replica_says_in_its_metrics_what_it_is(cluster: Cluster) -> None:
 
 
 def test_a_machine_that_says_nothing_is_shown_as_such_and_holds_nobody_up(cluster: Cluster) -> None:
-    silent = cluster.replicas[1].server.process
+    silent = cluster.replicas[1].process
     assert silent is not None
     os.kill(silent.pid, signal.SIGSTOP)
     try:
@@ -111,7 +111,7 @@ def test_a_machine_that_says_nothing_is_shown_as_such_and_holds_nobody_up(cluste
 
 
 def test_only_machines_that_know_the_secret_are_told(cluster: Cluster) -> None:
-    url = cluster.primary.server.environ["PEERS"].split(",")[0].partition("=")[2]
+    url = cluster.primary.environ["PEERS"].split(",")[0].partition("=")[2]
     assert httpx.post(f"{url}/peer/status", trust_env=False).status_code == 401
     assert cluster.primary.post("/peer/status", {}).status_code == 404
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from cluster.engines import LiteFS, find_litefs, why_not_litefs
 from tests.cluster.cast import AMS, NRT, PRIMARY, Cluster, Machine, until
-from tests.cluster.engines import LiteFS, find_litefs, why_not_litefs
 from tests.conftest import free_port
 
 missing = why_not_litefs()
@@ -28,10 +28,10 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
     """Three machines with a backup, and one origin that all of them have."""
     made = Cluster(LiteFS(tmp_path, [PRIMARY, AMS, NRT]), tmp_path)
     for machine in made.machines:
-        machine.server.environ["LITESTREAM_REPLICA_URL"] = f"file://{tmp_path / 'replica'}"
+        machine.environ["LITESTREAM_REPLICA_URL"] = f"file://{tmp_path / 'replica'}"
     try:
         made.start()
-        assert made.primary.server.command("origins", "add", KEPT).returncode == 0
+        assert made.primary.command("origins", "add", KEPT).returncode == 0
         for machine in made.machines:
             until(lambda machine=machine: KEPT in origins_of(machine))
         yield made
@@ -40,7 +40,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 
 def origins_of(machine: Machine) -> str:
-    return machine.server.command("origins", "list").stdout
+    return machine.command("origins", "list").stdout
 
 
 def epoch_of(machine: Machine) -> str:
@@ -52,7 +52,7 @@ def lose_volume(cluster: Cluster, folder: Path) -> None:
     cluster.engine.stop(PRIMARY)
     shutil.rmtree(folder / PRIMARY / "litefs")
     shutil.rmtree(folder / PRIMARY / "data")
-    cluster.primary.server.data_dir.mkdir()
+    cluster.primary.data_dir.mkdir()
 
 
 def litefs_import(engine: LiteFS, machine: str, file: Path) -> None:
@@ -74,7 +74,7 @@ def test_a_core_is_restored_into_litefs_while_no_app_runs(cluster: Cluster, tmp_
     lose_volume(cluster, tmp_path)
     cluster.engine.start(PRIMARY)
     target = tmp_path / "restored"
-    restored = cluster.primary.server.command("backup", "restore", "--to", str(target))
+    restored = cluster.primary.command("backup", "restore", "--to", str(target))
     assert restored.returncode == 0, restored.stderr
     assert isinstance(cluster.engine, LiteFS)
     litefs_import(cluster.engine, PRIMARY, target / "core.db")
@@ -90,19 +90,19 @@ def test_a_core_is_restored_into_litefs_while_no_app_runs(cluster: Cluster, tmp_
     for machine in cluster.machines:
         until(lambda machine=machine: epoch_of(machine) not in (before, "None"))
         assert KEPT in origins_of(machine)
-    assert cluster.primary.server.command("origins", "add", LATER).returncode == 0
+    assert cluster.primary.command("origins", "add", LATER).returncode == 0
     until(lambda: LATER in origins_of(cluster.replicas[0]))
-    until(lambda: cluster.primary.server.command("backup", "status").returncode == 0)
+    until(lambda: cluster.primary.command("backup", "status").returncode == 0)
     for machine in cluster.machines:
-        said = machine.server.command("doctor")
+        said = machine.command("doctor")
         assert said.returncode == 0, said.stdout
-    assert cluster.primary.server.command("backup", "verify").returncode == 0
+    assert cluster.primary.command("backup", "verify").returncode == 0
 
 
 def test_a_replica_becomes_the_primary_with_all_that_it_has(cluster: Cluster, tmp_path: Path) -> None:
     for machine in cluster.machines:
-        assert machine.server.process is not None
-        machine.server.kill()
+        assert machine.process is not None
+        machine.kill()
     for name in (PRIMARY, AMS, NRT):
         cluster.engine.stop(name)
     shutil.rmtree(tmp_path / PRIMARY)
@@ -110,7 +110,7 @@ def test_a_replica_becomes_the_primary_with_all_that_it_has(cluster: Cluster, tm
     engine = LiteFS(tmp_path, [AMS, NRT])
     common = {
         name: value
-        for name, value in cluster.primary.server.environ.items()
+        for name, value in cluster.primary.environ.items()
         if name in ("REPLICATION", "PEER_SECRET", "JWT_SECRET", "REPLAY", "LITESTREAM_REPLICA_URL")
     } | {
         "PRIMARY_REGION": "ams",
@@ -127,8 +127,8 @@ def test_a_replica_becomes_the_primary_with_all_that_it_has(cluster: Cluster, tm
             machine.start()
         assert ams.health()["primary"] is True
         assert KEPT in origins_of(ams)
-        assert ams.server.command("origins", "add", LATER).returncode == 0
+        assert ams.command("origins", "add", LATER).returncode == 0
         until(lambda: LATER in origins_of(nrt))
         assert KEPT in origins_of(nrt)
-        until(lambda: ams.server.command("backup", "status").returncode == 0)
-        assert ams.server.command("backup", "verify").returncode == 0
+        until(lambda: ams.command("backup", "status").returncode == 0)
+        assert ams.command("backup", "verify").returncode == 0

@@ -1,0 +1,149 @@
+"""Homes: who owns what is not the primary's. A row says which machine, and under which epoch.
+
+A new owner gets a new epoch, always; the primary's writer is the one place where that happens. What a machine reads
+here on its replica is true of itself as long as it holds its lease (docs/edge.md says why).
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from app.edge.database import Connection, Transaction
+from app.errors import Conflict, NotFound
+
+
+class Machine(NamedTuple):
+    """A machine that may own something."""
+
+    machine: str
+    region: str
+
+
+class Home(NamedTuple):
+    """`number` rises with each owner; `epoch` is what clients see of it; `source` has the file that was handed over."""
+
+    name: str
+    machine: str
+    region: str
+    number: int
+    epoch: str
+    source: str | None
+
+
+def find_home(connection: Connection, name: str) -> Home | None:
+    row = connection.fetch_one("SELECT name, machine, region, number, epoch, source FROM homes WHERE name = ?", name)
+    return Home(*row) if row else None
+
+
+def list_homes_of(connection: Connection, machine: str, after: str, limit: int) -> list[Home]:
+    """What a machine owns, by name."""
+    rows = connection.fetch(
+        """SELECT name, machine, region, number, epoch, source FROM homes
+           WHERE machine = ? AND name > ? ORDER BY name LIMIT ?""",
+        machine,
+        after,
+        limit,
+    )
+    return [Home(*row) for row in rows]
+
+
+def list_sessions(connection: Connection) -> list[tuple[Machine, str | None]]:
+    """Every machine that has ever begun one, and the one that lasts."""
+    rows = connection.fetch("SELECT machine, region, session FROM machines ORDER BY machine")
+    return [(Machine(row[0], row[1]), row[2]) for row in rows]
+
+
+def begin_session(tx: Transaction, machine: Machine, session: str, now: int) -> str:
+    """A machine has started, or lost its lease: the session under which it holds the next one."""
+    tx.execute(
+        """INSERT INTO machines (machine, region, session, began_at_ms) VALUES (?, ?, ?, ?)
+           ON CONFLICT (machine) DO UPDATE SET
+               region = excluded.region, session = excluded.session, began_at_ms = excluded.began_at_ms""",
+        *machine,
+        session,
+        now,
+    )
+    return session
+
+
+def end_session(tx: Transaction, machine: str) -> None:
+    """From this commit on nothing that the machine believes to own is certain."""
+    tx.execute("UPDATE machines SET session = NULL WHERE machine = ?", machine)
+
+
+def claim(tx: Transaction, name: str, to: Machine, gone: str | None, mark: str, now: int) -> Home:
+    """The home of `name`; `to` becomes it where there is none, or where it is the machine that is `gone`."""
+    home = find_home(tx, name)
+    if home is not None and home.machine != gone:
+        return home
+    if home is not None:
+        end_session(tx, home.machine)
+    return _give(tx, name, to, home.number + 1 if home is not None else 1, None, mark, now)
+
+
+def hand_over(tx: Transaction, home: Home, to: Machine, session: str, mark: str, now: int) -> Home:
+    """Give what its owner lets go of to another machine.
+
+    Conflict when it is that owner's no longer, or the session is over in which it let go: it may have it open again.
+    """
+    stored = find_home(tx, home.name)
+    if stored is None:
+        raise NotFound("Nobody owns it")
+    held = tx.fetch_one("SELECT session FROM machines WHERE machine = ?", home.machine)
+    if (stored.machine, stored.number) != (home.machine, home.number) or held != (session,):
+        raise Conflict("It has another home by now")
+    return _give(tx, home.name, to, home.number + 1, home.machine, mark, now)
+
+
+def raise_number(tx: Transaction, home: Home, least: int, mark: str, now: int) -> Home:
+    """A higher number for the same owner: the replica knows later epochs than a core that was restored does."""
+    stored = find_home(tx, home.name)
+    if stored != home:
+        raise Conflict("It has another home by now")
+    machine = Machine(home.machine, home.region)
+    return _give(tx, home.name, machine, max(least, home.number + 1), home.source, mark, now)
+
+
+def has_unowned(connection: Connection, names: Sequence[str]) -> bool:
+    """Whether one of the names is nobody's."""
+    marks = ", ".join("?" * len(names))
+    row = connection.fetch_one(f"SELECT count(*) FROM homes WHERE name IN ({marks})", *names)
+    return row is None or row[0] < len(names)
+
+
+def adopt(tx: Transaction, names: Sequence[str], machine: Machine, mark: str, now: int) -> int:
+    """Make a machine the home of what it has the files of and nobody owns yet; how many there were."""
+    return sum(
+        tx.execute(
+            """INSERT INTO homes (name, machine, region, number, epoch, source, given_at_ms)
+               SELECT id, ?, ?, 1, ?, NULL, ? FROM instances WHERE id = ? ON CONFLICT (name) DO NOTHING""",
+            *machine,
+            epoch_of(1, mark),
+            now,
+            name,
+        )
+        for name in names
+    )
+
+
+def epoch_of(number: int, mark: str) -> str:
+    """As clients see it. The mark tells apart the same number of a core before and after it was restored."""
+    return f"{number}-{mark}"
+
+
+def number_of(epoch: str) -> int:
+    """The number of its home; 0 for an epoch of the time before there were homes."""
+    number, mark, _ = epoch.partition("-")
+    return int(number) if mark and number.isdecimal() else 0
+
+
+def _give(tx: Transaction, name: str, to: Machine, number: int, source: str | None, mark: str, now: int) -> Home:
+    home = Home(name, to.machine, to.region, number, epoch_of(number, mark), source)
+    tx.execute(
+        """INSERT INTO homes (name, machine, region, number, epoch, source, given_at_ms) VALUES (?, ?, ?, ?, ?, ?, ?)
+           ON CONFLICT (name) DO UPDATE SET machine = excluded.machine, region = excluded.region,
+               number = excluded.number, epoch = excluded.epoch, source = excluded.source,
+               given_at_ms = excluded.given_at_ms""",
+        *home,
+        now,
+    )
+    return home

@@ -1,0 +1,60 @@
+"""Membership: what makes this machine one of several: its lease, what it owns, and whom it asks."""
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from app.edge import desk, homes
+from app.edge.clock import now_ms
+from app.edge.database import Database
+from app.edge.desk import Desk, Distant
+from app.edge.heart import Heart
+from app.edge.homes import Machine
+from app.edge.keeper import Keeper
+from app.edge.lease import Lease
+from app.edge.machines import Machines
+from app.edge.node import Node
+from app.edge.ownership import Ownership
+from app.edge.peers import Peers
+from app.edge.prober import Prober
+from app.edge.registry import RegionOf, Registry, new_mark
+
+ADOPTED_AT_ONCE = 1_000
+
+
+class Membership:
+    """`registry` is the primary's. `run` names what has to run as long as this machine owns anything."""
+
+    def __init__(
+        self, db: Database, node: Node, peers: Peers, registry: Registry | None, prober: Prober | None
+    ) -> None:
+        self.me = Machine(node.machine, node.region)
+        self.registry = registry
+        self._db = db
+        self._prober = prober
+        self._desk: Desk = registry or Distant(peers, lambda: peers.primary)
+        self._owning = Ownership(self.me, Lease(), node)
+        self.keeper = Keeper(db, self._owning, self._desk)
+
+    def run(self, fence: Callable[[], None]) -> list[Coroutine[Any, Any, None]]:
+        """The tasks; `fence` closes what this machine may acknowledge for no longer."""
+        beating = Heart(self._owning, self._desk, fence).run()
+        return [beating] if self._prober is None else [beating, self._prober.run()]
+
+    async def adopt(self, names: list[str]) -> None:
+        """On the primary, before it answers anybody: what it has the files of, and nobody owns, is its own."""
+        for first in range(0, len(names), ADOPTED_AT_ONCE):
+            some = names[first : first + ADOPTED_AT_ONCE]
+            if await self._db.read(homes.has_unowned, some):
+                await self._db.write(homes.adopt, some, self.me, new_mark(), now_ms())
+
+
+async def join(db: Database, node: Node, peers: Peers, region_of: RegionOf, *, takes_away: bool = True) -> Membership:
+    """Become one of the machines; on the primary also the one that knows of all."""
+    if not node.is_primary:
+        return Membership(db, node, peers, None, None)
+    known = await db.read(homes.list_sessions)
+    machines = Machines({machine.machine: session for machine, session in known})
+    regions = {machine.machine: machine.region for machine, _ in known}
+    registry = Registry(db, machines, region_of, regions, takes_away=takes_away)
+    peers.answers |= desk.answers(registry)
+    return Membership(db, node, peers, registry, Prober(registry, machines, peers))

@@ -1,0 +1,158 @@
+"""The registry: the primary's desk where machines begin sessions, send heartbeats, and where owners change.
+
+It gives away only what is gone (`Machines.is_gone`), what its owner hands over, or what an operator calls lost. A
+machine's session cannot begin or be renewed while something of it is given away: the answer would outlive that.
+"""
+
+import asyncio
+import secrets
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+
+from app.edge import homes
+from app.edge.clock import now_ms
+from app.edge.database import Connection, Database, Position, written_position
+from app.edge.homes import Home, Machine
+from app.edge.machines import Machines
+from app.errors import NotFound, Unavailable
+
+MARK_BYTES = 4
+# A machine that was heard within this time is one that something may be given to.
+ALIVE_SECONDS = 5.0
+SILENT_SECONDS = 1.5
+DOUBT_SECONDS = 5.0
+
+
+# The region in which something was made; None where nothing has that name.
+RegionOf = Callable[[Connection, str], str | None]
+
+
+def new_mark() -> str:
+    return secrets.token_hex(MARK_BYTES)
+
+
+class Registry:
+    """One, on the primary."""
+
+    def __init__(
+        self,
+        db: Database,
+        machines: Machines,
+        region_of: RegionOf,
+        regions: Mapping[str, str] | None = None,
+        mark: Callable[[], str] = new_mark,
+        takes_away: bool = True,
+    ) -> None:
+        """`region_of` knows where a thing was made; `regions` are those of the machines known from before.
+
+        Where nobody could restore what a machine had, as without a backup, it `takes_away` nothing.
+        """
+        self._db = db
+        self._machines = machines
+        self._region_of = region_of
+        self._mark = mark
+        self._takes_away = takes_away
+        self._regions = dict(regions or {})
+        self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        # Whose things were asked for lately: somebody may have been turned away there.
+        self._doubted: dict[str, float] = {}
+
+    async def begin(self, machine: Machine, session: str) -> Position:
+        """A machine has started or lost its lease. What it finds at the position of this commit is its own."""
+        async with self._locks[machine.machine]:
+            await self._db.write(homes.begin_session, machine, session, now_ms())
+            position = written_position.get()
+            if position is None:
+                raise Unavailable("The core has no position yet")
+            self._regions[machine.machine] = machine.region
+            self._machines.began(machine.machine, session)
+            return position
+
+    async def beat(self, machine: Machine, session: str) -> bool:
+        """A heartbeat. False: begin anew."""
+        self._regions[machine.machine] = machine.region
+        return self._machines.heard(machine.machine, session)
+
+    async def claim(self, name: str, asker: Machine) -> Home:
+        """The home of `name`. Where it has none, or its machine is gone: one of its region, or else the asker.
+
+        NotFound when there is nothing of that name.
+        """
+        home, region = await self._db.read(self._find, name)
+        if region is None:
+            raise NotFound("Nothing has this name")
+        if home is None:
+            return await self._db.write(
+                homes.claim, name, self._pick(asker, region, None), None, self._mark(), now_ms()
+            )
+        if not self._takes_away or not self._machines.is_gone(home.machine):
+            self._doubted[home.machine] = time.monotonic()
+            return home
+        async with self._locks[home.machine]:
+            # It may have begun a session while this waited.
+            if not self._machines.is_gone(home.machine):
+                return home
+            return await self._take_away(home.machine, name, self._pick(asker, region, home.machine))
+
+    async def hand_over(self, home: Home, to: Machine, session: str) -> Home:
+        """What its owner has closed becomes somebody else's. Conflict when it was that owner's no longer."""
+        return await self._db.write(homes.hand_over, home, to, session, self._mark(), now_ms())
+
+    async def raise_number(self, home: Home, least: int) -> Home:
+        return await self._db.write(homes.raise_number, home, least, self._mark(), now_ms())
+
+    async def list_alive(self) -> list[Machine]:
+        """Who was heard a moment ago, for a machine that looks for something."""
+        return self.alive()
+
+    async def lose(self, machine: str) -> None:
+        """An operator knows that a machine is gone: everything of it may be given away at once."""
+        async with self._locks[machine]:
+            with self._machines.leaving(machine):
+                try:
+                    await self._db.write(homes.end_session, machine)
+                finally:
+                    self._machines.ended(machine)
+                self._machines.lost(machine)
+
+    def seconds_since(self, machine: str) -> float | None:
+        """How long ago a machine was heard; None when it was not since this primary began."""
+        return self._machines.seconds_since(machine)
+
+    def silent(self) -> list[Machine]:
+        """The machines that should have been heard by now, and those that somebody asks about."""
+        return [Machine(name, region) for name, region in sorted(self._regions.items()) if self._is_silent(name)]
+
+    def alive(self) -> list[Machine]:
+        """The machines that were heard a moment ago."""
+        return [Machine(name, region) for name, region in sorted(self._regions.items()) if self._is_alive(name)]
+
+    def _find(self, connection: Connection, name: str) -> tuple[Home | None, str | None]:
+        return homes.find_home(connection, name), self._region_of(connection, name)
+
+    async def _take_away(self, gone: str, name: str, to: Machine) -> Home:
+        if to.machine == gone:
+            raise Unavailable("No machine can own this now")
+        with self._machines.leaving(gone):
+            try:
+                return await self._db.write(homes.claim, name, to, gone, self._mark(), now_ms())
+            finally:
+                # Also where the outcome is not known: a session too few only has to begin anew.
+                self._machines.ended(gone)
+
+    def _pick(self, asker: Machine, region: str, gone: str | None) -> Machine:
+        if asker.region == region:
+            return asker
+        there = (machine for machine in self.alive() if machine.region == region and machine.machine != gone)
+        return next(there, asker)
+
+    def _is_silent(self, machine: str) -> bool:
+        if time.monotonic() - self._doubted.get(machine, float("-inf")) < DOUBT_SECONDS:
+            return True
+        since = self._machines.seconds_since(machine)
+        return since is None or since > SILENT_SECONDS
+
+    def _is_alive(self, machine: str) -> bool:
+        since = self._machines.seconds_since(machine)
+        return since is not None and since < ALIVE_SECONDS
