@@ -134,8 +134,7 @@ async def _open(
     db.open()
     stack.push_async_callback(db.close)
     metrics.watch(db)
-    await feed.start(db)
-    node.advance(await feed.catch_up(db))
+    node.advance(await feed.start(db))
 
     listed = asyncio.Event()
     feed.listen(origins.TOPIC, lambda _: listed.set())

@@ -6,14 +6,17 @@ arrived, and one of another process (a command run beside the server) within FOL
 
 import asyncio
 import contextlib
+import time
 from collections import defaultdict
 from collections.abc import Callable
 
 import structlog
 
 from app.edge.database import Connection, Database, Group, Position, Transaction
+from app.errors import Unavailable
 
 FOLLOW_SECONDS = 0.2
+START_SECONDS = 10.0
 KEPT_CHANGES = 10_000
 
 Listener = Callable[[str], None]
@@ -61,9 +64,20 @@ class Changes:
         for topic, key in group.announced:
             self._tell(topic, key)
 
-    async def start(self, db: Database) -> None:
-        """Begin with the newest change: call this before any cache is filled."""
-        self._sequence = await db.read(_newest)
+    async def start(self, db: Database) -> Position:
+        """Begin with the newest change: call this before any cache is filled. How far the core had come then.
+
+        The first reads of a replica's mount may take longer than one may there: they are tried again for a while.
+        """
+        until = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                self._sequence = await db.read(_newest)
+                return await self.catch_up(db)
+            except Unavailable:
+                if time.monotonic() > until:
+                    raise
+                await asyncio.sleep(FOLLOW_SECONDS)
 
     def wake(self) -> None:
         """Something may have changed: look now."""

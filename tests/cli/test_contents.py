@@ -7,7 +7,8 @@ from click.testing import CliRunner
 import app
 from app.cli import main
 
-COMMANDS = "serve migrate seed keys users usage plans prices origins webhooks verify-usage import-d1 instances backup doctor sql"
+IMPORTS = "verify-usage import-d1"
+COMMANDS = f"serve migrate seed keys users usage plans prices origins webhooks {IMPORTS} instances backup doctor sql"
 
 
 def leaves(command: click.Command, words: tuple[str, ...] = ()) -> list[tuple[str, click.Command]]:

@@ -124,12 +124,16 @@ class Cluster(Cast):
 
     mount = Mount.PRIMARY
 
-    def __init__(self, engine: Engine, folder: Path, replay: str = "forward", **environ: str) -> None:
+    def __init__(
+        self, engine: Engine, folder: Path, replay: str = "forward", *, direct: bool = False, **environ: str
+    ) -> None:
+        """`direct`: the machines ask each other without the line between, whose end never refuses a connection."""
         self.signing_key = SigningKey()
         self.engine = engine
         self.machines = [Machine(engine, folder, name) for name in REGIONS]
         # Each is found by the others at the end of its line.
-        peers = machines.peers({member.name: member.line.port for member in self.machines})
+        ends = {member.name: member.peer_port if direct else member.line.port for member in self.machines}
+        peers = machines.peers(ends)
         for member in self.machines:
             member.tell(peers, REPLAY=replay, CLERK_JWT_KEY=self.signing_key.pem, **{"DEV_USER": "1"} | environ)
         self.server = self.machines[0]
@@ -190,8 +194,10 @@ class Cluster(Cast):
 
 
 @contextmanager
-def running(kind: str, folder: Path, replay: str = "forward", **environ: str) -> Iterator[Cluster]:
-    cluster = Cluster(ENGINES[kind](folder, list(REGIONS)), folder, replay, **environ)
+def running(
+    kind: str, folder: Path, replay: str = "forward", *, direct: bool = False, **environ: str
+) -> Iterator[Cluster]:
+    cluster = Cluster(ENGINES[kind](folder, list(REGIONS)), folder, replay, direct=direct, **environ)
     try:
         cluster.start()
         yield cluster

@@ -167,7 +167,7 @@ def guests() -> Iterator[Any]:
 def open_homes(kind: str, factory: pytest.TempPathFactory, **environ: str) -> Iterator[Homes]:
     folder = factory.mktemp("h")
     replica = folder / "replica"
-    with running(kind, folder, LITESTREAM_REPLICA_URL=f"file://{replica}", **environ) as made:
+    with running(kind, folder, direct=True, LITESTREAM_REPLICA_URL=f"file://{replica}", **environ) as made:
         made.__class__ = Homes
         assert isinstance(made, Homes)
         made.replica = replica

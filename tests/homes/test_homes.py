@@ -26,7 +26,7 @@ def test_a_socket_that_is_opened_anywhere_reaches_the_home(homes: Homes, guests:
         assert {(where(one, room)["region"], where(one, room)["machine"]) for one in (fra, ams, nrt)} == {
             (region, machine)
         }
-    assert ams.client.put(f"/api/instances/{room}/keys/b", json={"value": 2}).status_code == 201
+    assert ams.asking.put(f"/api/instances/{room}/keys/b", json={"value": 2}).status_code == 201
     assert nrt.get(f"/api/instances/{room}/keys/b").json()["value"] == 2
 
 
