@@ -16,7 +16,8 @@ from bench.process import Refused, ServerProcess
 from bench.raw import RawRows
 from bench.rounds import interleave
 from bench.stage import Stage
-from cluster.engines import Engine, LiteFS, free_port, why_not_litefs
+from cluster.engines import Engine, LiteFS, why_not_litefs
+from cluster.ports import free_port
 
 PRIMARY, REPLICA = "primary", "replica"
 CONNECTIONS = 16

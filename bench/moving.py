@@ -16,8 +16,9 @@ from bench.figure import Figure
 from bench.mounted import PERCENT, PRIMARY, REPLICA, arrival, reading, serve
 from bench.process import Refused, ServerProcess
 from bench.stage import Stage
-from cluster.engines import StandIn, free_port
+from cluster.engines import StandIn
 from cluster.fly_proxy import Backend, FlyProxy
+from cluster.ports import free_port
 
 ASKED_A_ROUND = 100
 READ_RATIO = 0.9

@@ -19,17 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from cluster.delay_proxy import DelayProxy
+from cluster.ports import free_port
 
 START_SECONDS = 20.0
 STOP_SECONDS = 10.0
 DATABASE = "core.db"
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def find_litefs() -> str | None:

@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 from cluster import machines
 from cluster.delay_proxy import DelayProxy
-from cluster.engines import Engine, Process, free_port
+from cluster.engines import Engine, Process
 from cluster.machines import PRIMARY, REGIONS
+from cluster.ports import free_port
 
 READY_SECONDS = 60.0
 LOOK_SECONDS = 0.1

@@ -21,6 +21,7 @@ import app  # noqa: F401 - before anything that could load another SQLite
 from app.edge import migrate, sqlite
 from app.edge.database import Database
 from app.edge.mount import Mount
+from cluster.ports import free_port
 
 ADMIN_TOKEN = "test-admin-token"
 START_SECONDS = 20.0
@@ -32,13 +33,6 @@ NPM_SECONDS = 300.0
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 class Server:

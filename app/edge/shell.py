@@ -4,6 +4,7 @@ It is no `sqlite3` program on purpose: those that machines carry are older than 
 writes and checkpoints they can corrupt the write-ahead log. What kills a replicated mount is refused here.
 """
 
+import signal
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -49,6 +50,8 @@ class Shell:
         """Ask for statements until there are no more. One that fails says why, and the next one is asked for."""
         import readline  # noqa: F401 - gives input() its history and its keys
 
+        # Ctrl-C ends a statement, also where whoever started us has it ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         click.echo(HELP)
         for statement in self._typed():
             try:

@@ -16,6 +16,7 @@ from tests.cli.conftest import refusal, run
 from tests.conftest import Server
 from tests.usage.books import Books, line, old, rows_of
 
+BUSY_TICKS = 10
 WAIT_SECONDS = 20.0
 
 
@@ -146,6 +147,17 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self._end, text.encode())
 
+    def until_busy(self) -> None:
+        """Until a statement runs that takes the processor."""
+        begun, deadline = self._ticks(), time.monotonic() + WAIT_SECONDS
+        while self._ticks() < begun + BUSY_TICKS:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def _ticks(self) -> int:
+        """Of the processor, a hundredth of a second each."""
+        return int(Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[11])
+
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
@@ -167,6 +179,7 @@ def test_a_person_can_talk_to_it(stocked: Server) -> None:
         terminal.expect("CREATE TABLE archived")
         terminal.type("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n;\n")
         terminal.expect("FROM n;")
+        terminal.until_busy()
         terminal.process.send_signal(signal.SIGINT)
         terminal.expect("interrupted")
         terminal.type(".quit\n")

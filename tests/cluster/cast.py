@@ -16,9 +16,10 @@ import pytest
 from app.edge.mount import Mount
 from cluster import machines
 from cluster.delay_proxy import DelayProxy
-from cluster.engines import ENGINES, Engine, StandIn, free_port, why_not_litefs
+from cluster.engines import ENGINES, Engine, StandIn, why_not_litefs
 from cluster.fly_proxy import Backend, FlyProxy
 from cluster.machines import AMS, NRT, PRIMARY, REGIONS
+from cluster.ports import free_port
 from tests.conftest import STOP_SECONDS, Server
 from tests.fakes.clerk import SigningKey
 from tests.projects.conftest import Cast, Key, Person

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from app.edge.clock import now_ms
-from cluster.engines import Process, free_port
+from cluster.engines import Process
+from cluster.ports import free_port
 from tests.conftest import ADMIN_TOKEN, Server, serving
 from tests.usage.books import Books, fill, line, old, rows_of
 
