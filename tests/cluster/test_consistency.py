@@ -31,7 +31,7 @@ STEPS = st.lists(
     min_size=3,
     max_size=10,
 )
-EXAMPLES = 10
+EXAMPLES = 6
 REVOKED_SECONDS = 1.0
 _numbers = itertools.count(1)
 
