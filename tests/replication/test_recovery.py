@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from cluster import machines
 from cluster.engines import LiteFS, find_litefs, why_not_litefs
 from tests.cluster.cast import AMS, NRT, PRIMARY, Cluster, Machine, until
-from tests.conftest import free_port
 
 missing = why_not_litefs()
 pytestmark = [pytest.mark.litefs, pytest.mark.skipif(missing is not None, reason=str(missing))]
@@ -106,24 +106,18 @@ def test_a_replica_becomes_the_primary_with_all_that_it_has(cluster: Cluster, tm
     for name in (PRIMARY, AMS, NRT):
         cluster.engine.stop(name)
     shutil.rmtree(tmp_path / PRIMARY)
-    ports = {AMS: free_port(), NRT: free_port()}
     engine = LiteFS(tmp_path, [AMS, NRT])
-    common = {
-        name: value
-        for name, value in cluster.primary.environ.items()
-        if name in ("REPLICATION", "PEER_SECRET", "JWT_SECRET", "REPLAY", "LITESTREAM_REPLICA_URL")
-    } | {
-        "PRIMARY_REGION": "ams",
-        "PEERS": f"ams/{AMS}=http://127.0.0.1:{ports[AMS]},nrt/{NRT}=http://127.0.0.1:{ports[NRT]}",
-    }
-    ams, nrt = (Machine(name, engine, tmp_path, common | {"PEER_PORT": str(ports[name])}) for name in (AMS, NRT))
+    ams, nrt = (Machine(engine, tmp_path, name) for name in (AMS, NRT))
+    peers = machines.peers({machine.name: machine.peer_port for machine in (ams, nrt)})
+    for machine in (ams, nrt):
+        backup = {"LITESTREAM_REPLICA_URL": cluster.primary.environ["LITESTREAM_REPLICA_URL"]}
+        machine.tell(peers, PRIMARY_REGION="ams", **backup)
     with ExitStack() as stack:
         stack.callback(engine.close)
         for machine in (ams, nrt):
             engine.start(machine.name)
         for machine in (ams, nrt):
-            stack.callback(machine.client.close)
-            stack.callback(machine.stop)
+            stack.callback(machine.close)
             machine.start()
         assert ams.health()["primary"] is True
         assert KEPT in origins_of(ams)
