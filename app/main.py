@@ -6,6 +6,7 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import structlog
@@ -199,7 +200,8 @@ async def _open(
     if node.is_primary:
         tasks += [enrichment.run(), deliverer.run(), chores.keep_house(db, authenticator, entrance)]
         if settings.regions.replicated:
-            tasks.append(Mover(db, archive).run())
+            shipped = partial(backed_up.ship, settings.ledger_path) if backed_up is not None else None
+            tasks.append(Mover(db, archive, shipped).run())
     for task in tasks:
         running = asyncio.create_task(task)
         stack.push_async_callback(_end, running)

@@ -6,6 +6,7 @@ nothing. The counters follow insertions only, so a row that leaves changes none 
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -27,15 +28,19 @@ REST = 3.0
 FIRST_ROWS = 50
 MOST_ROWS = 250
 
+Shipped = Callable[[], Awaitable[None]]
+
 log = structlog.get_logger("mover")
 
 
 class Mover:
     """Moves rows from `db` to `archive`. Two of them at once, in one process or in two, do no harm."""
 
-    def __init__(self, db: Database, archive: Archive) -> None:
+    def __init__(self, db: Database, archive: Archive, shipped: Shipped | None = None) -> None:
+        """`shipped` returns once the backup has what was added to the archive. Unavailable: not yet."""
         self._db = db
         self._archive = archive
+        self._shipped = shipped
         self._rows = FIRST_ROWS
 
     async def run(self) -> None:
@@ -75,6 +80,9 @@ class Mover:
             there, moves = await self._archive.add(archive_queries.insert_moved, rows)
             if len(there) < len(rows):
                 log.error("archive_differs", rows=len(rows) - len(there), first=rows[0][0], last=rows[-1][0])
+            if self._shipped is not None:
+                # With the disk lost in between, a row would be in neither file's backup.
+                await self._shipped()
             await self._delete(there, moves, rest)
             return last, len(there)
         return last, 0

@@ -12,6 +12,7 @@ from app.edge.clock import now_ms
 from app.errors import Unavailable
 from app.identity import users
 from app.usage import archive_queries
+from app.usage.mover import Mover
 from app.usage.period import DAY_MS
 from tests.usage.books import Books, line, old, rows_of
 
@@ -229,3 +230,26 @@ async def test_a_deleted_user_is_named_by_neither_file(books: Books) -> None:
         tables = rows_of(path, "SELECT name FROM sqlite_schema WHERE type = 'table'")
         assert ("usage_logs",) in tables
         assert "user_ann" not in repr([rows_of(path, f'SELECT * FROM "{name}"') for (name,) in tables])
+
+
+@pytest.mark.anyio
+async def test_a_row_stays_in_the_core_until_the_archives_backup_has_it(books: Books) -> None:
+    """The disk that is lost between the two would take the row with it."""
+    ann = await books.user("user_ann")
+    await books.record(old(ann, "gone"), line(ann, "here"))
+    asked: list[int] = []
+
+    async def away() -> None:
+        asked.append(books.archived())
+        raise Unavailable("The replica is out of reach")
+
+    async def there() -> None:
+        asked.append(books.archived())
+
+    before = books.kept()
+    with pytest.raises(Unavailable):
+        await Mover(books.db, books.archive, away).move(now_ms())
+    assert books.kept() == before
+    assert await Mover(books.db, books.archive, there).move(now_ms()) == 1
+    assert books.kept() != before
+    assert asked == [1, 1], "it is asked once the row is in the archive, and the row is added once"
