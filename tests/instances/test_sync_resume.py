@@ -14,6 +14,8 @@ from tests.projects.conftest import Cast, Json, Person
 CHANGES = 10
 MIB = 1 << 20
 RACES = 20
+BURSTS = 8
+BURST = 50
 
 
 def write(peer: Peer, *values: int) -> list[Json]:
@@ -68,30 +70,31 @@ def test_what_history_no_longer_tells_is_synced_as_a_whole(tmp_path_factory: pyt
 
 def test_who_resumes_while_others_write_misses_nothing_and_hears_nothing_twice(open_server: Server) -> None:
     name = fresh()
-    done = threading.Event()
+    # However slow who resumes is, it never misses more than history keeps.
+    bursts = threading.Semaphore(0)
     with joined(open_server, name) as first:
         write(first, 1)
 
-    def keep_writing() -> None:
+    def write_bursts() -> None:
         with joined(open_server, name, echo=0) as writer:
-            number = 0
-            while not done.is_set():
-                number += 1
-                writer.say("set", key=f"k{number % 7}", value=number)
-                if number % 50 == 0:
-                    writer.settle()
+            for burst in range(RACES * BURSTS):
+                bursts.acquire()
+                for number in range(BURST):
+                    writer.say("set", key=f"k{number % 7}", value=burst * BURST + number)
+                writer.settle()
 
-    thread = in_background(keep_writing)
+    thread = in_background(write_bursts)
     since = 1
     try:
         for _ in range(RACES):
+            bursts.release(BURSTS)
             with dial(open_server, name, since=since) as later:
                 assert later.hear()["type"] == "auth_success"
                 heard = [frame["seq"] for frame in later.settle()]
             assert heard == list(range(since + 1, since + 1 + len(heard)))
             since += len(heard)
     finally:
-        done.set()
+        bursts.release(RACES * BURSTS)
         thread.join()
     assert since > RACES
 
