@@ -21,6 +21,7 @@ import app  # noqa: F401 - before anything that could load another SQLite
 from app.edge import migrate, sqlite
 from app.edge.database import Database
 from app.edge.mount import Mount
+from cluster import ports
 from cluster.ports import free_port
 
 ADMIN_TOKEN = "test-admin-token"
@@ -28,6 +29,10 @@ START_SECONDS = 20.0
 STOP_SECONDS = 20.0
 NODE_FOLDER = Path(__file__).parent / "node"
 NPM_SECONDS = 300.0
+
+# Several workers run tests beside one another (pytest-xdist): each has ports of its own.
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+ports.PORTS = ports.PORTS[WORKER % 8 :: 8]
 
 
 @pytest.fixture

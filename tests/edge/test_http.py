@@ -179,6 +179,7 @@ def test_a_gzip_bomb_costs_neither_memory_nor_time() -> None:
         # Read as one, the second member's events would be dropped in silence.
         (gzip.compress(b"one") + gzip.compress(b"two"), "more than one member"),
     ],
+    ids=["empty", "plain", "no sum", "another sum", "two members"],
 )
 def test_broken_gzip_is_400(body: bytes, message: str) -> None:
     with pytest.raises(Invalid, match=message):

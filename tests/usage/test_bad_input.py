@@ -203,7 +203,11 @@ def test_the_limit_of_gzip_is_after_decompression(relay: Relay, person: Person) 
     assert_too_large(relay.send(gzip.compress(full + b" "), Content_Encoding="gzip"), 5 * MIB)
 
 
-@pytest.mark.parametrize("body", [b"", b"plain", gzip.compress(b"[]")[:-4], gzip.compress(b"[]")[:5], b"\x1f\x8b"])
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"plain", gzip.compress(b"[]")[:-4], gzip.compress(b"[]")[:5], b"\x1f\x8b"],
+    ids=["empty", "plain", "no sum", "half a head", "two bytes"],
+)
 def test_gzip_that_is_none_is_400(relay: Relay, body: bytes) -> None:
     answer = relay.send(body, Content_Encoding="gzip")
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid")
