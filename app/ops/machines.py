@@ -1,4 +1,4 @@
-"""The machines: what this one says of itself, and what it hears of the others when somebody looks.
+"""The map of the machines: what this one says of itself, and what it hears of the others when somebody looks.
 
 Nothing is kept: who asks waits ASK_SECONDS at most, and a machine that has not answered by then is shown as such.
 """
