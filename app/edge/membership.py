@@ -35,6 +35,10 @@ class Membership:
         self._owning = Ownership(self.me, Lease(), node)
         self.keeper = Keeper(db, self._owning, self._desk)
 
+    @property
+    def lease(self) -> Lease:
+        return self._owning.lease
+
     def run(self, fence: Callable[[], None]) -> list[Coroutine[Any, Any, None]]:
         """The tasks; `fence` closes what this machine may acknowledge for no longer."""
         beating = Heart(self._owning, self._desk, fence).run()
