@@ -43,7 +43,7 @@ from app.instances.hubs import Hubs
 from app.instances.moves import Moves
 from app.instances.store import Retention, list_held
 from app.instances.tickets import Tickets
-from app.ops import chores, owed
+from app.ops import chores, gauges, owed
 from app.ops.description import Description
 from app.ops.machines import Machines
 from app.projects import instances, webhooks
@@ -130,7 +130,7 @@ async def _open(
     db = Database(settings.database_path, committed, archive, mount)
     if backed_up is not None:
         stack.push_async_callback(backed_up.close)
-        metrics.watch_backup(backed_up)
+        gauges.measure_backup(metrics, backed_up)
         backed_up.guard(db)
     db.open()
     stack.push_async_callback(db.close)
@@ -180,13 +180,17 @@ async def _open(
         copier = Clones(hubs, member.keeper, placed.peers, hubs.parcels)
     hubs.listen(feed)
     stack.push_async_callback(hubs.close)
-    machines = Machines(settings.regions, node, hubs, backed_up, placed.peers)
-    machines.measure(metrics)
+    lease = member.lease if member is not None else None
+    machines = Machines(
+        settings.regions, node, hubs, db, backup=backed_up, peers=placed.peers, lease=lease, spool=spool
+    )
+    gauges.measure(metrics, machines)
     dev_user = await demo.find_dev_user(db, node) if settings.dev_user else None
 
     tasks = [
         hubs.sweep(),
         hubs.take_stock(),
+        machines.run(),
         requests.run(),
         engine.run(node, db, feed),
         _list_origins(db, cors, listed),

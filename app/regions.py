@@ -77,6 +77,8 @@ def read_regions(
         peer_secrets=parts("PEER_SECRET"),
         peers=peers,
     )
+    if text("LITEFS_HTTP") and not regions.replicated:
+        problems.append("LITEFS_HTTP needs REPLICATION=litefs: without it the app must not write to LiteFS's mount")
     return regions, problems + _problems(regions)
 
 
@@ -95,14 +97,50 @@ def _problems(regions: Regions) -> list[str]:
         problems.append(f"REPLICATION: expected none or litefs, got {regions.replication!r}")
     if regions.replay not in (FLY, FORWARD, OFF):
         problems.append(f"REPLAY: expected fly, forward or off, got {regions.replay!r}")
-    if regions.replicated and not regions.primary_region:
-        problems.append("PRIMARY_REGION is required with REPLICATION")
-    if regions.replicated and not regions.machine:
-        problems.append("FLY_MACHINE_ID is required with REPLICATION: each machine needs a name that stays")
-    if regions.replicated and not regions.peer_secrets:
-        problems.append("PEER_SECRET is required with REPLICATION")
-    if regions.peers and not regions.peer_secrets:
-        problems.append("PEER_SECRET is required with PEERS")
     if any(len(secret) < SECRET_CHARACTERS for secret in regions.peer_secrets):
         problems.append(f"PEER_SECRET: expected at least {SECRET_CHARACTERS} characters")
+    if regions.replay == FLY and not regions.machine:
+        problems.append("REPLAY=fly needs FLY_MACHINE_ID, which Fly sets: elsewhere it is REPLAY=forward")
+    if regions.clustered:
+        problems += _lacking(regions)
+    if regions.peers:
+        problems += _misplaced(regions)
+    if not regions.replicated and not regions.in_primary_region:
+        problems.append(
+            f"PRIMARY_REGION={regions.primary_region} is not FLY_REGION={regions.region}: without REPLICATION=litefs "
+            "each would write a core of its own"
+        )
+    return problems
+
+
+def _lacking(regions: Regions) -> list[str]:
+    """What a machine that is one of several needs and has not."""
+    why = "REPLICATION" if regions.replicated else "PEERS"
+    problems = []
+    if regions.replicated and not regions.primary_region:
+        problems.append("PRIMARY_REGION is required with REPLICATION")
+    if not regions.machine:
+        problems.append(f"FLY_MACHINE_ID is required with {why}: each machine needs a name that stays")
+    if not regions.peer_secrets:
+        problems.append(f"PEER_SECRET is required with {why}")
+    if regions.replay == OFF and regions.machine:
+        problems.append(f"REPLAY=off with {why}: nothing would reach the machine that can answer it; fly or forward")
+    if regions.replicated and not regions.in_primary_region and not regions.peers and not regions.on_fly:
+        problems.append("A replica has to find the primary: by FLY_APP_NAME on Fly, by PEERS elsewhere")
+    return problems
+
+
+def _misplaced(regions: Regions) -> list[str]:
+    """What is wrong with this machine's place among the peers."""
+    problems = []
+    here = (regions.region, regions.machine)
+    if regions.machine and here not in [(peer.region, peer.machine) for peer in regions.peers]:
+        problems.append(f"PEERS: this machine, {regions.region}/{regions.machine}, has to be among them")
+    if len(regions.peers) > 1 and not regions.replicated:
+        problems.append("PEERS with several machines needs REPLICATION=litefs: each would write a core of its own")
+    primary = regions.primary_region
+    candidates = [peer.machine for peer in regions.peers if peer.region == primary]
+    if primary and len(candidates) != 1:
+        listed = f" ({', '.join(candidates)})" if candidates else ""
+        problems.append(f"PEERS: exactly one machine is in PRIMARY_REGION={primary}, got {len(candidates)}{listed}")
     return problems

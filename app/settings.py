@@ -217,8 +217,8 @@ def _problems(settings: Settings, reader: Environment) -> list[str]:
         problems.append("LITESTREAM_REPLICA_URL: expected file:///folder, without spaces and %, or s3://bucket/prefix")
     if settings.backup_url and len(os.fsencode(settings.backup_socket.absolute())) > SOCKET_PATH_BYTES:
         problems.append(f"LITESTREAM_SOCKET: a socket's path has at most {SOCKET_PATH_BYTES} bytes")
-    if settings.regions.clustered and settings.port == settings.regions.peer_port:
-        problems.append("PEER_PORT: expected another port than PORT")
+    if settings.regions.clustered:
+        problems += _wrong_in_a_cluster(settings)
     for network in settings.outbound_allow:
         try:
             ipaddress.ip_network(network)
@@ -230,6 +230,28 @@ def _problems(settings: Settings, reader: Environment) -> list[str]:
         problems += _missing_in_production(settings, reader.text)
     if settings.dev_user_forced and settings.dev_user and not _is_loopback(settings.host):
         problems.append(f"DEV_USER=1 answers for everybody: HOST must be a loopback address, got {settings.host}")
+    return problems
+
+
+def _wrong_in_a_cluster(settings: Settings) -> list[str]:
+    problems, regions = [], settings.regions
+    if settings.port == regions.peer_port:
+        problems.append("PEER_PORT: expected another port than PORT")
+    if not settings.jwt_secrets and not settings.production:
+        problems.append("JWT_SECRET is required with REPLICATION or PEERS: each machine reads what others have signed")
+    if regions.on_fly and (settings.backup_url or "").startswith("file:"):
+        problems.append("LITESTREAM_REPLICA_URL: a folder is on one machine alone, and is lost with it; s3://… is not")
+    if regions.replicated:
+        # The files' own names: LiteFS replicates all that is in its folder, and takes databases only.
+        mount = settings.database_path.absolute().parent
+        own = {
+            "DATA_DIR": settings.data_dir,
+            "LEDGER_PATH": settings.ledger_path,
+            "INSTANCES_DIR": settings.instances_dir,
+        }
+        inside = [name for name, path in own.items() if path.absolute().is_relative_to(mount)]
+        if inside:
+            problems.append(f"{', '.join(inside)}: expected on the volume, not in {mount}, which DATABASE_PATH is on")
     return problems
 
 

@@ -40,9 +40,10 @@ def measure_litefs(stage: Stage) -> Iterator[Figure]:
         raise Refused(reason)
     with _mounts(stage.folder / "litefs") as engine:
         key = world.make(engine.database(PRIMARY), Mount.PRIMARY)
-        with serve(stage, engine, PRIMARY) as server:
+        ports = free_peer_ports()
+        with serve(stage, engine, PRIMARY, ports) as server:
             yield _ingestion(stage, engine, server, key)
-            with serve(stage, engine, REPLICA) as replica:
+            with serve(stage, engine, REPLICA, ports) as replica:
                 yield reading(stage, "on LiteFS", replica, key, READ_RATIO)
         yield arrival(stage, "on LiteFS", engine)
 
@@ -93,8 +94,12 @@ def reading(stage: Stage, where: str, replica: ServerProcess, key: str, aim: flo
     return compared(f"{where}, quota at a replica", "requests/s", given["litehouse"], ALONE, given[ALONE], aim)
 
 
-def serve(stage: Stage, engine: Engine, machine: str, **more: str) -> ServerProcess:
-    """One machine whose core comes by `engine`, as in production."""
+def free_peer_ports() -> dict[str, int]:
+    return {machine: free_port() for machine in (PRIMARY, REPLICA)}
+
+
+def serve(stage: Stage, engine: Engine, machine: str, peer_ports: dict[str, int], **more: str) -> ServerProcess:
+    """One machine whose core comes by `engine`, as in production; `peer_ports` is where it and the other hear peers."""
     regions = {
         "REPLICATION": "litefs",
         "LITEFS_HTTP": engine.url(machine),
@@ -103,7 +108,8 @@ def serve(stage: Stage, engine: Engine, machine: str, **more: str) -> ServerProc
         "FLY_REGION": machine,
         "FLY_MACHINE_ID": machine,
         "PRIMARY_REGION": PRIMARY,
-        "PEER_PORT": str(free_port()),
+        "PEERS": ",".join(f"{name}/{name}=http://127.0.0.1:{port}" for name, port in peer_ports.items()),
+        "PEER_PORT": str(peer_ports[machine]),
         "PEER_SECRET": "bench-peer-secret-of-thirty-two-bytes",
     }
     words = [sys.executable, "-m", "app.cli", "serve", "--port", "{port}"]

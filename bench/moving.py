@@ -13,12 +13,11 @@ from typing import NamedTuple
 from app.edge.mount import Mount
 from bench import messages, world
 from bench.figure import Figure
-from bench.mounted import PERCENT, PRIMARY, REPLICA, arrival, reading, serve
+from bench.mounted import PERCENT, PRIMARY, REPLICA, arrival, free_peer_ports, reading, serve
 from bench.process import Refused, ServerProcess
 from bench.stage import Stage
 from cluster.engines import StandIn
 from cluster.fly_proxy import Backend, FlyProxy
-from cluster.ports import free_port
 
 ASKED_A_ROUND = 100
 READ_RATIO = 0.9
@@ -62,17 +61,13 @@ def measure_moving(stage: Stage) -> Iterator[Figure]:
 @contextmanager
 def _machines(stage: Stage, replay: str) -> Iterator[Moving]:
     engine = StandIn(stage.folder / f"moving-{replay}", [PRIMARY, REPLICA])
-    ports = {name: free_port() for name in (PRIMARY, REPLICA)}
-    peers = ",".join(f"{name}/{name}=http://127.0.0.1:{port}" for name, port in ports.items())
+    ports = free_peer_ports()
     with ExitStack() as stack:
         stack.callback(engine.close)
         engine.start(PRIMARY)
         engine.start(REPLICA)
         key = world.make(engine.database(PRIMARY), Mount.PRIMARY)
-        primary, replica = (
-            stack.enter_context(serve(stage, engine, name, REPLAY=replay, PEERS=peers, PEER_PORT=str(port)))
-            for name, port in ports.items()
-        )
+        primary, replica = (stack.enter_context(serve(stage, engine, name, ports, REPLAY=replay)) for name in ports)
         yield Moving(engine, primary, replica, key)
 
 

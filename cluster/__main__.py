@@ -1,19 +1,16 @@
 """The cluster's command: scripts/cluster [--engine litefs|standin] [--delay MS]"""
 
-import os
 import shlex
 import signal
 import sys
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import click
 
 from cluster.engines import ENGINES, find_litefs, why_not_litefs
-from cluster.laptop import Broken, Laptop
-from cluster.machines import AMS, NRT, PRIMARY, REGIONS
+from cluster.laptop import Broken, Laptop, Machine, Room
+from cluster.machines import AMS, PRIMARY, REGIONS
+from cluster.watcher import watched
 
-ROOM = "hello"
 MILLISECONDS = 1000
 
 
@@ -22,18 +19,20 @@ MILLISECONDS = 1000
 @click.option("--delay", type=click.IntRange(0, 1_000), default=20, show_default=True, help="Between regions, in ms.")
 def main(engine: str | None, delay: int) -> None:
     """Three regions on this computer, until Ctrl-C. What they hold is gone after that."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     missing = why_not_litefs()
     if engine == "litefs" and missing is not None:
         raise click.ClickException(missing)
     kind = engine or ("standin" if missing else "litefs")
     click.echo(_introduce(kind, missing))
-    with TemporaryDirectory(prefix="litehouse-cluster-") as folder:
-        laptop = Laptop(ENGINES[kind](Path(folder), list(REGIONS)), Path(folder), delay / MILLISECONDS)
+    with watched() as folder:
+        laptop = Laptop(ENGINES[kind](folder, list(REGIONS)), folder, delay / MILLISECONDS)
         try:
             laptop.start()
-            click.echo(_explain(laptop))
-            for machine in laptop.watch():
+            room = laptop.make_room(AMS)
+            click.echo(_explain(laptop, room))
+            for machine in laptop.watch(room):
                 click.echo(f"{machine.name} had ended and is back, as process {laptop.pid(machine)}.")
         except Broken as broken:
             raise click.ClickException(str(broken)) from broken
@@ -41,8 +40,8 @@ def main(engine: str | None, delay: int) -> None:
             click.echo("\nEnding all of it.")
         finally:
             # A second Ctrl-C must not leave a mount behind.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)
             laptop.close()
 
 
@@ -57,13 +56,12 @@ def _introduce(kind: str, missing: str | None) -> str:
     return f"A stand-in for LiteFS replicates the core ({why}). It copies files, and is no file system."
 
 
-def _explain(laptop: Laptop) -> str:
-    by_name = {machine.name: machine for machine in laptop.machines}
-    ams, nrt, home = by_name[AMS], by_name[NRT], by_name[PRIMARY]
-    python = shlex.quote(os.path.relpath(sys.executable))
+def _explain(laptop: Laptop, room: Room) -> str:
+    others = [machine for machine in laptop.machines if machine is not room.home]
+    third, far = others[0], others[-1]
     json = "-H 'Content-Type: application/json' -d"
     told = [
-        f"  {machine.region}  {machine.url}  process {laptop.pid(machine)}{'  (primary)' if machine is home else ''}"
+        f"  {machine.region}  {machine.url}  process {laptop.pid(machine)}{_role(machine, room)}"
         for machine in laptop.machines
     ]
     return "\n".join(
@@ -71,21 +69,27 @@ def _explain(laptop: Laptop) -> str:
             *told,
             "",
             "Write in one region; X-Txid in the answer says how far the core had come:",
-            f'  curl -si {ams.url}/api/projects {json} \'{{"name":"garden"}}\'',
+            f'  curl -si {room.home.url}/api/projects {json} \'{{"name":"garden"}}\'',
             "Read in another:",
-            f"  curl -s {nrt.url}/api/projects",
-            "See who is where, and how far behind:",
-            f"  curl -s {nrt.url}/api/health",
-            f"Open a socket from the wrong region ({ROOM} is made on first use):",
-            f"  {python} -m websockets ws{nrt.url.removeprefix('http')}/sync/{ROOM}",
+            f"  curl -s {far.url}/api/projects",
+            "See who a machine is and how far behind, and in a browser all of them:",
+            f"  curl -s {far.url}/api/health",
+            f"  {third.url}/admin  with the admin token {laptop.admin_token}",
+            f"Open a socket from the wrong region, for a room that lives in {room.home.region}:",
+            f"  {shlex.quote(sys.executable)} -m websockets ws{far.url.removeprefix('http')}/sync/{room.id}",
             "Change a key by a third region, and see it there:",
-            f'  curl -s -X PUT {ams.url}/api/instances/{ROOM}/keys/greeting {json} \'{{"value":"hi"}}\'',
-            "Kill the machine that holds the room, watch it come back, and open the socket again:",
-            f"  kill -9 {laptop.pid(home)}",
+            f'  curl -s -X PUT {third.url}/api/instances/{room.id}/keys/greeting {json} \'{{"value":"hi"}}\'',
+            f"Kill the home of the room, {room.home.name}, watch it come back, and open the socket again:",
+            f"  kill -9 {laptop.pid(room.home)}",
             "",
-            f"What the machines say is in {home.log.parent.parent}/*/server.log. Ctrl-C ends all of it.",
+            f"What the machines say is in {room.home.log.parent.parent}/*/server.log. Ctrl-C ends all of it.",
         ]
     )
+
+
+def _role(machine: Machine, room: Room) -> str:
+    roles = [*(["primary"] if machine.name == PRIMARY else []), *(["home of the room"] if machine is room.home else [])]
+    return f"  ({', '.join(roles)})" if roles else ""
 
 
 if __name__ == "__main__":

@@ -11,12 +11,16 @@ REPLICATED = {
     "PRIMARY_REGION": "fra",
     "FLY_REGION": "ams",
     "FLY_MACHINE_ID": "m2",
+    "FLY_APP_NAME": "ours",
     "PEER_SECRET": SECRET,
+    "JWT_SECRET": "j" * 32,
+    "DATABASE_PATH": "/litefs/core.db",
 }
+LISTED = "fra/m1=http://127.0.0.1:9001, ams/m2=http://127.0.0.1:9002/"
 
 
 def regions(environ: dict[str, str]) -> Regions:
-    return read_settings({"PEER_SECRET": SECRET} | environ).regions
+    return read_settings({"PEER_SECRET": SECRET, "JWT_SECRET": "j" * 32} | environ).regions
 
 
 def problems(environ: dict[str, str]) -> list[str]:
@@ -31,7 +35,7 @@ def test_a_machine_alone_is_its_own_primary() -> None:
 
 
 def test_peers_are_listed_with_region_machine_and_address() -> None:
-    listed = regions({"PEERS": "fra/m1=http://127.0.0.1:9001, ams/m2=http://127.0.0.1:9002/"})
+    listed = regions(REPLICATED | {"PEERS": LISTED})
     assert listed.peers == (Peer("fra", "m1", "http://127.0.0.1:9001"), Peer("ams", "m2", "http://127.0.0.1:9002"))
 
 
@@ -50,7 +54,7 @@ def test_a_machine_is_listed_once() -> None:
     [
         ({}, "off"),
         ({"FLY_MACHINE_ID": "m1"}, "fly"),
-        ({"FLY_MACHINE_ID": "m1", "PEERS": "fra/m1=http://a:1"}, "forward"),
+        ({"FLY_MACHINE_ID": "m1", "PEERS": "local/m1=http://a:1"}, "forward"),
         ({"FLY_MACHINE_ID": "m1", "REPLAY": "off"}, "off"),
     ],
 )
@@ -89,8 +93,68 @@ def test_a_durable_answer_needs_somewhere_to_be_durable() -> None:
     assert read_settings({"DURABLE_ACK": "all", "LITESTREAM_REPLICA_URL": "file:///backup"}).durable_ack == "all"
 
 
-def test_machines_that_speak_with_each_other_share_a_secret() -> None:
-    assert problems({"PEERS": "fra/m1=http://a:1"}) == ["PEER_SECRET is required with PEERS"]
+def test_machines_that_speak_with_each_other_share_secrets_and_have_names() -> None:
+    assert problems({"PEERS": "local/m1=http://a:1"}) == [
+        "JWT_SECRET is required with REPLICATION or PEERS: each machine reads what others have signed",
+        "FLY_MACHINE_ID is required with PEERS: each machine needs a name that stays",
+        "PEER_SECRET is required with PEERS",
+    ]
+
+
+def test_what_makes_a_cluster_is_complete() -> None:
+    assert regions(REPLICATED).clustered
+    assert regions(REPLICATED | {"FLY_APP_NAME": "", "PEERS": LISTED}).replay == "forward"
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"PEERS": "fra/m1=http://a:1"}, "PEERS: this machine, ams/m2, has to be among them"),
+        ({"PEERS": "fra/m1=http://a:1,nrt/m2=http://b:1"}, "PEERS: this machine, ams/m2, has to be among them"),
+        (
+            {"PEERS": LISTED + ",fra/m3=http://c:1"},
+            "PEERS: exactly one machine is in PRIMARY_REGION=fra, got 2 (m1, m3)",
+        ),
+        ({"PEERS": "ams/m2=http://b:1"}, "PEERS: exactly one machine is in PRIMARY_REGION=fra, got 0"),
+        (
+            {"PEERS": LISTED, "REPLICATION": "none", "PRIMARY_REGION": ""},
+            "PEERS with several machines needs REPLICATION=litefs: each would write a core of its own",
+        ),
+        (
+            {"REPLICATION": "none"},
+            "PRIMARY_REGION=fra is not FLY_REGION=ams: without REPLICATION=litefs each would write a core of its own",
+        ),
+        ({"FLY_APP_NAME": ""}, "A replica has to find the primary: by FLY_APP_NAME on Fly, by PEERS elsewhere"),
+        (
+            {"REPLAY": "off"},
+            "REPLAY=off with REPLICATION: nothing would reach the machine that can answer it; fly or forward",
+        ),
+        (
+            {"REPLICATION": "none", "PRIMARY_REGION": "", "LITEFS_HTTP": "http://127.0.0.1:20202"},
+            "LITEFS_HTTP needs REPLICATION=litefs: without it the app must not write to LiteFS's mount",
+        ),
+        (
+            {"LITESTREAM_REPLICA_URL": "file:///data/backup"},
+            "LITESTREAM_REPLICA_URL: a folder is on one machine alone, and is lost with it; s3://… is not",
+        ),
+        (
+            {"DATA_DIR": "/litefs/house", "LEDGER_PATH": "/data/ledger.db"},
+            "DATA_DIR, INSTANCES_DIR: expected on the volume, not in /litefs, which DATABASE_PATH is on",
+        ),
+        (
+            {"LEDGER_PATH": "/litefs/ledger.db"},
+            "LEDGER_PATH: expected on the volume, not in /litefs, which DATABASE_PATH is on",
+        ),
+    ],
+)
+def test_what_contradicts_itself_is_refused(changed: dict[str, str], said: str) -> None:
+    assert problems(REPLICATED | changed) == [said]
+
+
+def test_only_fly_replays() -> None:
+    assert problems({"REPLAY": "fly"}) == [
+        "REPLAY=fly needs FLY_MACHINE_ID, which Fly sets: elsewhere it is REPLAY=forward"
+    ]
 
 
 def test_the_peer_port_is_not_the_public_one() -> None:

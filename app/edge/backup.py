@@ -6,6 +6,7 @@ What was committed is safe once the replica has it; `ship` waits for that, and a
 import asyncio
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 
@@ -26,17 +27,31 @@ PROBE_SECONDS = 3.0
 PROBE_FILES = 50
 START_SECONDS = 10.0
 
+
+CORE, LEDGER, INSTANCES = "core", "ledger", "instances"
+KINDS = (CORE, LEDGER, INSTANCES)
+
 log = structlog.get_logger("backup")
 
 
+class Kept(NamedTuple):
+    """How the files of one kind stand. Those that are `shipped` were wholly in the replica when last asked about."""
+
+    files: int
+    age_ms: int
+    shipped: bool
+
+
 class Held:
-    """A file that Litestream is to hold. Everything that was committed at `safe_ms` is in the replica."""
+    """A file that Litestream is to hold. Everything that was committed at `safe_ms` is in the replica; `is_safe` is
+    whether the last question about it was answered so."""
 
     def __init__(self, url: str, users: int = 0) -> None:
         self.url = url
         self.users = users
         self.lock = asyncio.Lock()
         self.safe_ms = now_ms()
+        self.is_safe = True
         self.asked_ms = 0
 
 
@@ -94,6 +109,23 @@ class Backup:
             return None
         return now_ms() - min((held.safe_ms for held in self._held.values()), default=now_ms())
 
+    def look(self) -> dict[str, Kept] | None:
+        """Each kind of file that is held here; None until all have been asked about once."""
+        if not self._checked:
+            return None
+        kinds: dict[str, list[Held]] = {}
+        for path, held in self._held.items():
+            kinds.setdefault(self._kind_of(path), []).append(held)
+        return {kind: self._describe(kinds[kind]) for kind in KINDS if kind in kinds}
+
+    def _describe(self, files: list[Held]) -> Kept:
+        age_ms = now_ms() - min(held.safe_ms for held in files)
+        return Kept(len(files), age_ms, self.up and all(held.is_safe for held in files))
+
+    def _kind_of(self, path: Path) -> str:
+        known = {_key(self._settings.database_path): CORE, _key(self._settings.ledger_path): LEDGER}
+        return known.get(path, INSTANCES)
+
     async def hold(self, path: Path, url: str) -> None:
         """Ship a file from now on, also when Litestream is away now: then as soon as it is back."""
         path = _key(path)
@@ -124,6 +156,8 @@ class Backup:
             await self._shipping.ship(_key(path))
         except Unavailable:
             self._in_reach = False
+            if (held := self._held.get(_key(path))) is not None:
+                held.is_safe = False
             raise
 
     def guard(self, db: Database) -> None:
@@ -174,7 +208,7 @@ class Backup:
         self._in_reach = True
         held = self._held.get(path)
         if held is not None:
-            held.safe_ms = at_ms
+            held.safe_ms, held.is_safe = at_ms, True
 
     async def _keep(self) -> None:
         """Have it hold what it is to hold, and ask now and then whether all of that is safe."""
@@ -237,8 +271,8 @@ def list_sources(settings: Settings, url: str) -> list[Source]:
     if settings.regions.replicated and not settings.regions.in_primary_region:
         return []
     notes = settings.data_dir / NOTES_FOLDER
-    core = Source(settings.database_path, litestream.replica_of(url, "core"), notes / "core")
-    ledger = Source(settings.ledger_path, litestream.replica_of(url, "ledger"), notes / "ledger")
+    core = Source(settings.database_path, litestream.replica_of(url, CORE), notes / CORE)
+    ledger = Source(settings.ledger_path, litestream.replica_of(url, LEDGER), notes / LEDGER)
     return [core, ledger] if settings.ledger_path.exists() else [core]
 
 

@@ -2,22 +2,27 @@
 
 import click
 
-from app.edge import console, migrate, origins, sqlite
+from app.edge import beginning, console, migrate, origins, sqlite
 from app.edge.console import Console
+from app.settings import read_unchecked
 
 
 @click.command("migrate")
 @click.option("--list", "listing", is_flag=True, help="Show the migrations and change nothing.")
+@click.option("--anew", is_flag=True, help="Make an empty database although the backup holds one.")
 @console.options
-def migrate_command(out: Console, listing: bool) -> None:
+def migrate_command(out: Console, listing: bool, anew: bool) -> None:
     """Make the database, or bring it up to date.
 
-    A running server goes on meanwhile: it waits for the step as it would for any write.
+    A running server goes on meanwhile: it waits for the step as it would for any write. Where there is no database and
+    LITESTREAM_REPLICA_URL holds one, that one is to be restored, and none is made unless --anew says so.
     """
     if listing:
         _show_migrations(out)
         return
     out.require_primary()
+    if not anew:
+        beginning.require_free(out.database_path, read_unchecked().backup_url)
     applied = migrate.migrate(out.database_path, "core")
     version = migrate.list_migrations("core")[-1].version
     said = f"Applied {', '.join(applied)}." if applied else "Nothing to do."

@@ -47,6 +47,11 @@ class Lease:
         self._look()
         return self._doubted_at is None and self._clock() < self._until
 
+    @property
+    def seconds_left(self) -> float:
+        """For how long it is held if no other heartbeat is answered; 0 while it is not held."""
+        return self._until - self._clock() if self.held else 0.0
+
     def tick(self) -> None:
         """This process runs: say so every TICK_SECONDS."""
         self._look()

@@ -109,9 +109,9 @@ def encode_config(socket: Path, sources: Iterable[Source], *, mounted: bool) -> 
     return msgspec.json.encode(config)
 
 
-def list_shipped(url: str) -> list[Shipped]:
-    """What the replica holds of one file; nothing where it has none."""
-    found = msgspec.json.decode(_run("ltx", "-level", "all", "-json", url, seconds=LIST_SECONDS) or b"[]")
+def list_shipped(url: str, seconds: float = LIST_SECONDS) -> list[Shipped]:
+    """What the replica holds of one file; nothing where it has none. Unavailable."""
+    found = msgspec.json.decode(_run("ltx", "-level", "all", "-json", url, seconds=seconds) or b"[]")
     return [
         Shipped(one["level"], int(one["min_txid"], 16), int(one["max_txid"], 16), one["size"], one["timestamp"])
         for one in found or []

@@ -11,7 +11,7 @@ from app.edge.heart import Heart
 from app.edge.homes import Machine
 from app.edge.keeper import Keeper
 from app.edge.lease import Lease
-from app.edge.machines import Machines
+from app.edge.liveness import Liveness
 from app.edge.node import Node
 from app.edge.ownership import Ownership
 from app.edge.peers import Peers
@@ -35,6 +35,10 @@ class Membership:
         self._owning = Ownership(self.me, Lease(), node)
         self.keeper = Keeper(db, self._owning, self._desk)
 
+    @property
+    def lease(self) -> Lease:
+        return self._owning.lease
+
     def run(self, fence: Callable[[], None]) -> list[Coroutine[Any, Any, None]]:
         """The tasks; `fence` closes what this machine may acknowledge for no longer."""
         beating = Heart(self._owning, self._desk, fence).run()
@@ -53,8 +57,8 @@ async def join(db: Database, node: Node, peers: Peers, region_of: RegionOf, *, t
     if not node.is_primary:
         return Membership(db, node, peers, None, None)
     known = await db.read(homes.list_sessions)
-    machines = Machines({machine.machine: session for machine, session in known})
+    liveness = Liveness({machine.machine: session for machine, session in known})
     regions = {machine.machine: machine.region for machine, _ in known}
-    registry = Registry(db, machines, region_of, regions, takes_away=takes_away)
+    registry = Registry(db, liveness, region_of, regions, takes_away=takes_away)
     peers.answers |= desk.answers(registry)
-    return Membership(db, node, peers, registry, Prober(registry, machines, peers))
+    return Membership(db, node, peers, registry, Prober(registry, liveness, peers))

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-from app.edge.backup import Backup
 from app.edge.database import Database, Group
 
 LATENCY_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 8)
@@ -16,6 +15,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._looks: list[Callable[[], None]] = []
         ProcessCollector(registry=self.registry)
         self._requests = Histogram(
             "litehouse_request_seconds",
@@ -41,27 +41,18 @@ class Metrics:
         self._event_counters = [events.labels(status) for status in ("accepted", "duplicate", "rejected")]
         self._refusals = Counter("litehouse_quota_refusals", "Reservations refused with 402.", registry=self.registry)
 
-    def measure(self, name: str, description: str, value: Callable[[], float]) -> None:
-        """A gauge that is read when somebody collects."""
-        Gauge(name, description, registry=self.registry).set_function(value)
+    def gauge(self, name: str, description: str, *labels: str) -> Gauge:
+        """A gauge that somebody sets before it is collected."""
+        return Gauge(name, description, labels, registry=self.registry)
+
+    def before_collecting(self, look: Callable[[], None]) -> None:
+        """Have `look` set its gauges each time that somebody collects. It must not wait for anything."""
+        self._looks.append(look)
 
     def watch(self, db: Database) -> None:
         writer = db.writer
         if writer is not None:
             self._queue.set_function(lambda: writer.queued)
-
-    def watch_backup(self, backup: Backup) -> None:
-        self.measure(
-            "litehouse_backup_age_seconds",
-            "Since when something may not be in the backup; -1 until that is known.",
-            lambda: -1 if backup.age_ms is None else backup.age_ms / 1000,
-        )
-        self.measure(
-            "litehouse_backup_up",
-            "1 while Litestream runs and the replica takes what it ships.",
-            lambda: backup.up,
-        )
-        self.measure("litehouse_backup_files", "Databases that Litestream holds.", lambda: backup.files)
 
     def observe_request(self, route: str | None, method: str, status: int, seconds: float) -> None:
         key = (route, method, status)
@@ -84,4 +75,6 @@ class Metrics:
         self._refusals.inc()
 
     def text(self) -> bytes:
+        for look in self._looks:
+            look()
         return generate_latest(self.registry)

@@ -5,7 +5,7 @@ from contextlib import suppress
 from urllib.parse import urlsplit
 
 from app.edge.homes import Machine
-from app.edge.machines import Machines
+from app.edge.liveness import Liveness
 from app.edge.peers import Peers
 from app.edge.placement import Destination
 from app.edge.registry import Registry
@@ -18,9 +18,9 @@ CONNECT_SECONDS = 1.0
 class Prober:
     """One, on the primary. `run` until cancelled."""
 
-    def __init__(self, registry: Registry, machines: Machines, peers: Peers) -> None:
+    def __init__(self, registry: Registry, liveness: Liveness, peers: Peers) -> None:
         self._registry = registry
-        self._machines = machines
+        self._liveness = liveness
         self._peers = peers
 
     async def run(self) -> None:
@@ -30,9 +30,9 @@ class Prober:
 
     async def probe(self, machine: Machine) -> None:
         if await self._is_refused(machine):
-            self._machines.refuses(machine.machine)
+            self._liveness.refuses(machine.machine)
         else:
-            self._machines.accepts(machine.machine)
+            self._liveness.accepts(machine.machine)
 
     async def _is_refused(self, machine: Machine) -> bool:
         with suppress(Unavailable, OSError, TimeoutError):

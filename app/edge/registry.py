@@ -1,6 +1,6 @@
 """The registry: the primary's desk where machines begin sessions, send heartbeats, and where owners change.
 
-It gives away only what is gone (`Machines.is_gone`), what its owner hands over, or what an operator calls lost. A
+It gives away only what is gone (`Liveness.is_gone`), what its owner hands over, or what an operator calls lost. A
 machine's session cannot begin or be renewed while something of it is given away: the answer would outlive that.
 """
 
@@ -14,7 +14,7 @@ from app.edge import homes
 from app.edge.clock import now_ms
 from app.edge.database import Connection, Database, Position, written_position
 from app.edge.homes import Home, Machine
-from app.edge.machines import Machines
+from app.edge.liveness import Liveness
 from app.errors import NotFound, Unavailable
 
 MARK_BYTES = 4
@@ -38,7 +38,7 @@ class Registry:
     def __init__(
         self,
         db: Database,
-        machines: Machines,
+        liveness: Liveness,
         region_of: RegionOf,
         regions: Mapping[str, str] | None = None,
         mark: Callable[[], str] = new_mark,
@@ -49,7 +49,7 @@ class Registry:
         Where nobody could restore what a machine had, as without a backup, it `takes_away` nothing.
         """
         self._db = db
-        self._machines = machines
+        self._liveness = liveness
         self._region_of = region_of
         self._mark = mark
         self._takes_away = takes_away
@@ -66,13 +66,13 @@ class Registry:
             if position is None:
                 raise Unavailable("The core has no position yet")
             self._regions[machine.machine] = machine.region
-            self._machines.began(machine.machine, session)
+            self._liveness.began(machine.machine, session)
             return position
 
     async def beat(self, machine: Machine, session: str) -> bool:
         """A heartbeat. False: begin anew."""
         self._regions[machine.machine] = machine.region
-        return self._machines.heard(machine.machine, session)
+        return self._liveness.heard(machine.machine, session)
 
     async def claim(self, name: str, asker: Machine) -> Home:
         """The home of `name`. Where it has none, or its machine is gone: one of its region, or else the asker.
@@ -86,12 +86,12 @@ class Registry:
             return await self._db.write(
                 homes.claim, name, self._pick(asker, region, None), None, self._mark(), now_ms()
             )
-        if not self._takes_away or not self._machines.is_gone(home.machine):
+        if not self._takes_away or not self._liveness.is_gone(home.machine):
             self._doubted[home.machine] = time.monotonic()
             return home
         async with self._locks[home.machine]:
             # It may have begun a session while this waited.
-            if not self._machines.is_gone(home.machine):
+            if not self._liveness.is_gone(home.machine):
                 return home
             return await self._take_away(home.machine, name, self._pick(asker, region, home.machine))
 
@@ -109,16 +109,16 @@ class Registry:
     async def lose(self, machine: str) -> None:
         """An operator knows that a machine is gone: everything of it may be given away at once."""
         async with self._locks[machine]:
-            with self._machines.leaving(machine):
+            with self._liveness.leaving(machine):
                 try:
                     await self._db.write(homes.end_session, machine)
                 finally:
-                    self._machines.ended(machine)
-                self._machines.lost(machine)
+                    self._liveness.ended(machine)
+                self._liveness.lost(machine)
 
     def seconds_since(self, machine: str) -> float | None:
         """How long ago a machine was heard; None when it was not since this primary began."""
-        return self._machines.seconds_since(machine)
+        return self._liveness.seconds_since(machine)
 
     def silent(self) -> list[Machine]:
         """The machines that should have been heard by now, and those that somebody asks about."""
@@ -134,12 +134,12 @@ class Registry:
     async def _take_away(self, gone: str, name: str, to: Machine) -> Home:
         if to.machine == gone:
             raise Unavailable("No machine can own this now")
-        with self._machines.leaving(gone):
+        with self._liveness.leaving(gone):
             try:
                 return await self._db.write(homes.claim, name, to, gone, self._mark(), now_ms())
             finally:
                 # Also where the outcome is not known: a session too few only has to begin anew.
-                self._machines.ended(gone)
+                self._liveness.ended(gone)
 
     def _pick(self, asker: Machine, region: str, gone: str | None) -> Machine:
         if asker.region == region:
@@ -150,9 +150,9 @@ class Registry:
     def _is_silent(self, machine: str) -> bool:
         if time.monotonic() - self._doubted.get(machine, float("-inf")) < DOUBT_SECONDS:
             return True
-        since = self._machines.seconds_since(machine)
+        since = self._liveness.seconds_since(machine)
         return since is None or since > SILENT_SECONDS
 
     def _is_alive(self, machine: str) -> bool:
-        since = self._machines.seconds_since(machine)
+        since = self._liveness.seconds_since(machine)
         return since is not None and since < ALIVE_SECONDS

@@ -14,6 +14,8 @@ from xml.etree import ElementTree
 from app.errors import Unavailable
 
 LIST_SECONDS = 15.0
+# Where folders can be listed without Litestream, which knows more kinds of replicas.
+LISTED = ("file", "s3")
 NOTHING_HASH = hashlib.sha256(b"").hexdigest()
 XML = "{http://s3.amazonaws.com/doc/2006-03-01/}"
 

@@ -31,6 +31,14 @@ class Item(NamedTuple):
     payload: bytes
 
 
+class Waiting(NamedTuple):
+    """About how many items wait, since when the oldest does, and how many the primary would never take."""
+
+    items: int
+    since_ms: int | None
+    refused: int
+
+
 class Batch(NamedTuple):
     """Items of one kind, in order, up to the row `last`."""
 
@@ -74,6 +82,14 @@ class Spool:
         """Send all that is there. Unavailable when that cannot be done now: it is sent after the next start."""
         while await self._send_some():
             pass
+
+    async def look(self) -> Waiting:
+        """What waits, read off the loop."""
+        (row,) = await self._db.page(
+            """SELECT coalesce(max(id) - min(id) + 1, 0), (SELECT at_ms FROM spool ORDER BY id LIMIT 1),
+                      (SELECT count(*) FROM refused) FROM spool"""
+        )
+        return Waiting(*row)
 
     async def _send_some(self) -> bool:
         batch = await self._db.read(next_batch)
@@ -121,14 +137,3 @@ def settle(tx: Transaction, batch: Batch, refused: Mapping[str, str], now: int) 
     )
     tx.execute("DELETE FROM refused WHERE id <= (SELECT max(id) FROM refused) - ?", REFUSED_ITEMS)
     tx.execute("DELETE FROM spool WHERE id <= ?", batch.last)
-
-
-def count_waiting(connection: Connection) -> int:
-    """About how many items wait: what /metrics and `doctor` tell."""
-    row = connection.fetch_one("SELECT coalesce(max(id) - min(id) + 1, 0) FROM spool")
-    return row[0] if row else 0
-
-
-def count_refused(connection: Connection) -> int:
-    row = connection.fetch_one("SELECT count(*) FROM refused")
-    return row[0] if row else 0

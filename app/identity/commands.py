@@ -7,7 +7,7 @@ import sys
 import click
 import msgspec
 
-from app.edge import console, migrate
+from app.edge import beginning, console, migrate
 from app.edge.clock import now_ms
 from app.edge.console import Console, Record, instant_of, instant_or_none
 from app.edge.database import Connection, Transaction
@@ -198,9 +198,10 @@ def seed_command(out: Console) -> None:
 
     A first start in development does the same.
     """
-    environment = read_settings(data_dir=out.data_dir).environment
-    if environment != DEVELOPMENT:
-        raise Invalid(f"Only development is seeded; ENVIRONMENT is {environment}")
+    settings = read_settings(data_dir=out.data_dir)
+    if settings.environment != DEVELOPMENT:
+        raise Invalid(f"Only development is seeded; ENVIRONMENT is {settings.environment}")
+    beginning.require_free(out.database_path, settings.backup_url)
     migrate.migrate(out.database_path, "core")
     made = asyncio.run(out.use(lambda db: demo.prepare(db, out.data_dir, now_ms())))
     out.show({"key": made.key, "keyFile": str(made.key_path), "user": made.user, "plan": made.plan})

@@ -7,9 +7,11 @@ from app.edge.node import MAX_LAG_SECONDS
 from app.ops.admin_table import Cells, table
 from app.ops.machines import Seen, Status
 
-HEADS = ("Region", "Machine", "Role", "Position", "Lag", "Instances", "Connections", "Backup")
+HEADS = ("Region", "Machine", "Role", "Position", "Lag", "Homes", "Open", "Connections", "Spool", "Backup")
 # What may not be in the backup is a few seconds old as a rule, half a minute with hundreds of open instances.
 OLD_BACKUP_MS = 60_000
+# What waits for a primary that answers is gone in a moment.
+OLD_SPOOL_MS = 60_000
 
 
 def draw_machines(seen: Sequence[Seen], here: str) -> str:
@@ -28,14 +30,16 @@ def _row(one: Seen, here: str, epoch: str | None) -> Cells:
     place = (("Region", escape(one.region)), ("Machine", f"<code>{escape(one.machine)}</code>{mark}"))
     status = one.status
     if status is None:
-        return (*place, ("Role", _wrong("does not answer")), *((head, "") for head in HEADS[3:]))
+        return (*place, ("Role", _wrong("does not answer")), ("Position", ""), ("Lag", ""), ("Homes", _homes(one)))
     return (
         *place,
         ("Role", '<span class="state on">primary</span>' if status.is_primary else "replica"),
         ("Position", _position(status, epoch)),
         ("Lag", _lag(status)),
-        ("Instances", f"{status.instances:,}"),
+        ("Homes", _homes(one)),
+        ("Open", f"{status.instances:,}"),
         ("Connections", f"{status.connections:,}"),
+        ("Spool", _spool(status)),
         ("Backup", _backup(status)),
     )
 
@@ -56,12 +60,32 @@ def _lag(status: Status) -> str:
     return said if status.lag_ms < MAX_LAG_SECONDS * 1000 else _wrong(said)
 
 
+def _homes(one: Seen) -> str:
+    if one.homes is None:
+        return '<span class="soft">all</span>'
+    count = f"{one.homes:,}"
+    return f"{count} {_wrong('no lease')}" if one.status is not None and one.status.lease_ms == 0 else count
+
+
+def _spool(status: Status) -> str:
+    if status.spool_items is None:
+        return ""
+    said = f"{status.spool_items:,}"
+    if status.spool_age_ms is not None:
+        said += f", {_duration(status.spool_age_ms)}"
+        said = said if status.spool_age_ms < OLD_SPOOL_MS else _wrong(said)
+    return f"{said} {_wrong(f'{status.spool_refused:,} refused')}" if status.spool_refused else said
+
+
 def _backup(status: Status) -> str:
     if not status.backed_up:
         return '<span class="soft">none</span>'
     if status.backup_age_ms is None:
         return _wrong("not known")
     said = f"{_duration(status.backup_age_ms)} ago"
+    lacking = [kind for kind, kept in (status.backup or {}).items() if not kept.shipped]
+    if lacking:
+        return _wrong(f"{said}, not all of {', '.join(map(escape, lacking))}")
     return said if status.backup_age_ms < OLD_BACKUP_MS else _wrong(said)
 
 

@@ -11,7 +11,7 @@ from app.edge.node import MAX_LAG_SECONDS, Node
 from app.edge.openapi import operation
 from app.errors import AppError, Unavailable
 from app.ops import queries
-from app.ops.machines import Machines
+from app.ops.machines import Kept, Machines
 
 MESSAGE = "litehouse: the backend of an AI app in one process"
 DEVELOPMENT_URL = "http://localhost:8787"
@@ -54,7 +54,12 @@ class Addresses(msgspec.Struct):
 class HealthView(msgspec.Struct):
     """`lagMs` is how far this machine is behind the primary, `backupAgeMs` since when something of it may not be
     in the backup; null while that is not known, or there is none. `position` is how far its database has come, as
-    `X-Txid` says it; `instances` and `connections` are those that are open on it."""
+    `X-Txid` says it; `instances` and `connections` are those that are open on it.
+
+    `homes` are the instances that live on it, open or not, `leaseMs` for how long it may acknowledge for them if the
+    primary answers no more; null on a machine alone. `spoolItems` wait on it for the primary, the oldest for
+    `spoolAgeMs`, and `spoolRefused` are those that the primary would never take; null where nothing is owed. `backup`
+    says of the core, the ledger and the instances that it holds whether all of them was shipped when last asked."""
 
     status: str
     environment: str
@@ -71,6 +76,12 @@ class HealthView(msgspec.Struct):
     position: str | None
     instances: int
     connections: int
+    homes: int | None
+    leaseMs: int | None
+    spoolItems: int | None
+    spoolAgeMs: int | None
+    spoolRefused: int | None
+    backup: dict[str, Kept] | None
 
 
 @operation(answer=ServiceView)
@@ -133,6 +144,12 @@ async def api_health(request: Request) -> Response:
         position=str(node.position) if node.position else None,
         instances=here.instances,
         connections=here.connections,
+        homes=here.homes,
+        leaseMs=here.lease_ms,
+        spoolItems=here.spool_items,
+        spoolAgeMs=here.spool_age_ms,
+        spoolRefused=here.spool_refused,
+        backup=here.backup,
     )
     return json_response(view, 200 if healthy else 503)
 

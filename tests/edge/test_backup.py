@@ -240,7 +240,10 @@ async def test_a_replica_of_the_core_ships_its_instances_alone(tmp_path: Path) -
         "FLY_REGION": "ams",
         "FLY_MACHINE_ID": "m2",
         "PRIMARY_REGION": "fra",
+        "PEERS": "fra/m1=http://127.0.0.1:1,ams/m2=http://127.0.0.1:2",
         "PEER_SECRET": "p" * 32,
+        "JWT_SECRET": "j" * 32,
+        "DATABASE_PATH": str(tmp_path / "mount/core.db"),
     }
     room, url = tmp_path / "room.db", f"file://{tmp_path}/replica/instances/room/e1"
     migrate.migrate(room, "instance")

@@ -11,7 +11,7 @@ from app.edge import homes, migrate
 from app.edge.database import Connection, Database, Transaction
 from app.edge.homes import Home, Machine
 from app.edge.lease import LEASE_SECONDS, PAUSE_SECONDS, Fenced, Lease
-from app.edge.machines import PACE_SECONDS, REFUSED_SECONDS, Machines
+from app.edge.liveness import PACE_SECONDS, REFUSED_SECONDS, Liveness
 from app.edge.node import Node
 from app.edge.ownership import TOLD_HOMES, Ownership
 from app.edge.registry import Registry
@@ -36,8 +36,8 @@ class Desk(Registry):
 
     def __init__(self, db: Database) -> None:
         self.clock = Clock()
-        self.machines = Machines({}, self.clock)
-        super().__init__(db, self.machines, self.region_of)
+        self.liveness = Liveness({}, self.clock)
+        super().__init__(db, self.liveness, self.region_of)
 
     def region_of(self, connection: Connection, name: str) -> str | None:
         """As their names say: `nrt-a` was made there."""
@@ -106,9 +106,9 @@ async def test_what_is_not_heard_keeps_its_own_for_one_lease_and_not_longer(desk
 
 async def test_a_port_that_refuses_for_two_seconds_is_enough(desk: Desk) -> None:
     home = await desk.claim("nrt-a", NRT)
-    desk.machines.refuses("m3")
+    desk.liveness.refuses("m3")
     desk.clock.now += REFUSED_SECONDS - 0.01
-    desk.machines.refuses("m3")
+    desk.liveness.refuses("m3")
     assert await desk.claim("nrt-a", AMS) == home
     desk.clock.now += 0.02
     assert (await desk.claim("nrt-a", AMS)).machine == "m2"
@@ -116,7 +116,7 @@ async def test_a_port_that_refuses_for_two_seconds_is_enough(desk: Desk) -> None
 
 async def test_a_machine_that_is_started_within_two_seconds_keeps_its_own(desk: Desk) -> None:
     home = await desk.claim("nrt-a", NRT)
-    desk.machines.refuses("m3")
+    desk.liveness.refuses("m3")
     desk.clock.now += REFUSED_SECONDS - 0.01
     await desk.begin(NRT, "second")
     desk.clock.now += 1
@@ -357,9 +357,9 @@ async def test_a_slow_clock_is_within_what_the_primary_waits_for() -> None:
     clock = Clock()
     slow = Lease(lambda: clock.now * 0.995)
     slow.begin("s", slow.sending())
-    machines = Machines({"m3": "s"}, clock)
-    machines.heard("m3", "s")
-    while not machines.is_gone("m3"):
+    liveness = Liveness({"m3": "s"}, clock)
+    liveness.heard("m3", "s")
+    while not liveness.is_gone("m3"):
         clock.now += 0.01
     assert not slow.held
 

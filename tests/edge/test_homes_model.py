@@ -20,7 +20,7 @@ from app.edge import homes, migrate
 from app.edge.database import written_position
 from app.edge.homes import Home, Machine
 from app.edge.lease import LEASE_SECONDS, Lease
-from app.edge.machines import Machines
+from app.edge.liveness import Liveness
 from app.edge.node import Node
 from app.edge.ownership import Ownership
 from app.edge.registry import Registry
@@ -170,7 +170,7 @@ class Play:
         """Its memory is new; its file stays. What was on its way to the old process is answered by nobody."""
         self.core.jobs.clear()
         listed = homes.list_sessions(Connection(self.core.raw))
-        self.known = Machines({machine.machine: session for machine, session in listed}, lambda: self.world.now)
+        self.known = Liveness({machine.machine: session for machine, session in listed}, lambda: self.world.now)
         regions = {machine.machine: machine.region for machine, _ in listed}
         self.registry = Registry(self.core, self.known, lambda *_: "nowhere", regions, lambda: str(next(self.numbers)))  # type: ignore[arg-type]
         self.messages = [message for message in self.messages if isinstance(message, Answer)]

@@ -5,6 +5,7 @@ import json
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -129,8 +130,28 @@ async def test_the_role_is_what_litefs_says(tmp_path: Path) -> None:
         assert (node.region, node.machine, node.is_primary, node.lag_ms) == ("ams", "m-ams", False, None)
         assert mount is Mount.REPLICA
     async with speaking(Speaker(is_primary=True), tmp_path) as settings:
-        node, mount = await replication.of(settings).find_role()
+        there = replace(settings, regions=replace(settings.regions, region="fra"))
+        node, mount = await replication.of(there).find_role()
         assert (node.is_primary, node.lag_ms, mount) == (True, 0, Mount.PRIMARY)
+
+
+@pytest.mark.parametrize(("region", "is_primary", "said"), [("ams", True, "the primary"), ("fra", False, "a replica")])
+async def test_a_role_that_the_settings_give_to_another_region_is_refused(
+    tmp_path: Path, region: str, is_primary: bool, said: str
+) -> None:
+    """Its writes would go to the other one, and nobody would ship its core."""
+    async with speaking(Speaker(is_primary=is_primary), tmp_path) as settings:
+        there = replace(settings, regions=replace(settings.regions, region=region))
+        with pytest.raises(Unavailable, match=f"in {region} {said}, and PRIMARY_REGION is fra"):
+            await replication.of(there).find_role()
+
+
+async def test_a_core_on_litefs_is_not_served_as_if_it_were_a_file(tmp_path: Path) -> None:
+    (tmp_path / "core.db-pos").write_text("0000000000000001/0000000000000000\n")
+    settings = Settings(database_path=tmp_path / "core.db")
+    with pytest.raises(Unavailable, match="REPLICATION=litefs has to be set"):
+        await replication.prepare(replication.of(settings), settings)
+    assert not settings.database_path.exists()
 
 
 async def test_a_machine_alone_is_its_own_primary() -> None:

@@ -73,7 +73,7 @@ async def test_what_is_owed_arrives_in_order_and_is_then_forgotten(machine: Data
         ("usage", 1),
     ]
     assert primary.taken == [*map(str, range(BATCH_ITEMS + 1)), "a", "b"]
-    assert await machine.read(spool.count_waiting) == 0
+    assert (await owed.look()).items == 0
 
 
 async def test_a_batch_is_bounded_in_bytes(machine: Database, primary: Primary) -> None:
@@ -98,10 +98,10 @@ async def test_a_primary_that_was_away_gets_everything_when_it_is_back(machine: 
     running = asyncio.create_task(owed.run())
     for number in range(20):
         await owed.put("usage", items(number))
-    assert await machine.read(spool.count_waiting) == 20
+    assert (await owed.look()).items == 20
     primary.there = True
     async with asyncio.timeout(10):
-        while await machine.read(spool.count_waiting):
+        while (await owed.look()).items:
             await asyncio.sleep(0.01)
     running.cancel()
     assert primary.taken == [str(number) for number in range(20)]
@@ -122,8 +122,8 @@ async def test_what_will_never_be_taken_is_set_aside_and_holds_up_nothing(machin
     owed = Spool(machine, primary.take)
     await owed.put("usage", items("a", "b", "c"))
     await owed.drain()
-    assert await machine.read(spool.count_waiting) == 0
-    assert await machine.read(spool.count_refused) == 1
+    assert (await owed.look()).items == 0
+    assert (await owed.look()).refused == 1
     rows = await machine.read(lambda connection: connection.fetch("SELECT kind, item_id, reason FROM refused"))
     assert rows == [("usage", "b", "No such user")]
 

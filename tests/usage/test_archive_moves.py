@@ -22,6 +22,7 @@ REPLICATED = {
     "FLY_REGION": "fra",
     "FLY_MACHINE_ID": "m1",
     "PEER_SECRET": "a-peer-secret-of-at-least-thirty-two-characters",
+    "JWT_SECRET": "a-jwt-secret-of-at-least-thirty-two-characters",
 }
 LINES = 20_000
 OLD = "2025-03-01T00:00:00Z"
@@ -58,8 +59,11 @@ def primary_engine(folder: Path) -> Iterator[str]:
 
 
 def test_a_server_with_other_regions_moves_what_is_old(tmp_path: Path) -> None:
+    mount, volume = tmp_path / "mount", tmp_path / "volume"
+    where = {"DATABASE_PATH": str(mount / "core.db"), "DATA_DIR": str(volume)}
+
     async def write() -> str:
-        books = Books(tmp_path)
+        books = Books(mount)
         ann = await books.user("user_ann")
         await books.db.write(fill, ann, 3_000, old(ann, "old").received_at_ms)
         await books.record(line(ann, "recent"), line(ann, "newest"))
@@ -67,11 +71,11 @@ def test_a_server_with_other_regions_moves_what_is_old(tmp_path: Path) -> None:
         return ann
 
     ann = asyncio.run(write())
-    with primary_engine(tmp_path) as litefs, serving(tmp_path, LITEFS_HTTP=litefs, **REPLICATED) as server:
+    with primary_engine(mount) as litefs, serving(volume, LITEFS_HTTP=litefs, **REPLICATED, **where) as server:
         deadline = time.monotonic() + WAIT_SECONDS
-        while count(tmp_path / "core.db") > 2:
+        while count(mount / "core.db") > 2:
             assert time.monotonic() < deadline, server.log()
-        assert count(tmp_path / "ledger.db") == 3_000
+        assert count(volume / "ledger.db") == 3_000
         with server.client(**{"X-Admin-Token": ADMIN_TOKEN}) as client:
             exported = client.get("/api/usage/export?format=ndjson")
         ids = [json.loads(row)["id"] for row in exported.text.splitlines()]
@@ -79,7 +83,7 @@ def test_a_server_with_other_regions_moves_what_is_old(tmp_path: Path) -> None:
         verified = server.command("verify-usage", "--json")
         assert json.loads(verified.stdout)["rows"] == 3_002, verified.stdout
         assert verified.returncode == 0
-    assert rows_of(tmp_path / "core.db", "SELECT sum(events) FROM usage_periods WHERE user_id = ?", ann) == [(3_002,)]
+    assert rows_of(mount / "core.db", "SELECT sum(events) FROM usage_periods WHERE user_id = ?", ann) == [(3_002,)]
 
 
 def test_an_import_of_closed_periods_leaves_nothing_but_the_newest_row_in_the_core(

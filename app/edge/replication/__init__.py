@@ -8,7 +8,7 @@ import asyncio
 from pathlib import Path
 from typing import Any, Protocol
 
-from app.edge import migrate, sqlite
+from app.edge import beginning, migrate, sqlite
 from app.edge.changes import Changes
 from app.edge.database import Database
 from app.edge.mount import Mount
@@ -45,12 +45,14 @@ def of(settings: Settings) -> Replication:
 async def prepare(engine: Replication, settings: Settings) -> tuple[Node, Mount]:
     """Who this machine is, with a core that can be opened: only the primary makes one or brings it up to date.
 
-    Unavailable when none has come to a replica in time; SchemaTooNew when this code cannot read the one there is.
+    Unavailable when none has come to a replica in time; SchemaTooNew when this code cannot read the one there is;
+    Conflict when there is none and the backup holds one.
     """
     node, mount = await engine.find_role()
     if mount is Mount.REPLICA:
         node.schema_fits = await _wait_for_arrival(settings.database_path)
     else:
+        beginning.require_free(settings.database_path, settings.backup_url)
         migrate.migrate(settings.database_path, "core")
     return node, mount
 

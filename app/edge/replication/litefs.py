@@ -65,6 +65,13 @@ class LiteFS:
 
     async def find_role(self) -> tuple[Node, Mount]:
         is_primary = await self._ask_role()
+        if is_primary != self._regions.in_primary_region:
+            # Others send their writes to the region that the settings name, and the core is shipped from there alone.
+            said = "the primary" if is_primary else "a replica"
+            raise Unavailable(
+                f"LiteFS calls this machine in {self._regions.region} {said}, and PRIMARY_REGION is "
+                f"{self._regions.primary_region}: exactly the machine there has to be `candidate` in litefs.yml"
+            )
         node = Node(self._regions.region, self._regions.machine or "", is_primary=is_primary)
         if not is_primary:
             node.lag_ms = None

@@ -1,4 +1,4 @@
-"""Machines: what the primary knows of those that own something: when each was last heard, whether it is gone.
+"""Liveness: when the primary last heard each machine that owns something, and whether it is gone.
 
 It is memory: a primary that starts has heard everybody at its start, so it gives nothing away for one lease.
 """
@@ -15,7 +15,7 @@ REFUSED_SECONDS = 2.0
 PACE_SECONDS = LEASE_SECONDS / 100
 
 
-class Machines:
+class Liveness:
     """`clock` may stop while the primary sleeps: that only makes it wait longer."""
 
     def __init__(self, sessions: Mapping[str, str | None], clock: Callable[[], float] = time.monotonic) -> None:
