@@ -5,6 +5,7 @@ from app.edge.clock import now_ms
 from app.edge.database import Database, Position
 from app.edge.follower import Follower, written
 from app.edge.peers import Answer
+from app.errors import Unavailable
 from app.identity.users import DEV_USER
 from app.projects import access_queries, instances
 
@@ -20,13 +21,19 @@ class FirstUse:
         self._follower = follower
 
     async def ensure(self, instance_id: str) -> None:
-        """Have an instance of dev-user's, of this region where there was none. NotFound for one that was deleted."""
+        """Have an instance of dev-user's, of this region where there was none. NotFound for one that was deleted.
+
+        Unavailable where the primary is away, or somebody was faster in another region.
+        """
         if await self._db.read_one(access_queries.find_instance, instance_id) is not None:
             return
         if self._follower is None:
             await self._make(instance_id, self._region)
-        else:
-            await self._follower.have_written(ENSURE, instance_id, self._region)
+            return
+        await self._follower.have_written(ENSURE, instance_id, self._region)
+        made = await self._db.read_one(access_queries.find_instance, instance_id)
+        if made is not None and made.region != self._region:
+            raise Unavailable("Somebody has made it elsewhere", certain=False)
 
     def answers(self) -> dict[str, Answer]:
         """What the primary says to the others."""
