@@ -22,23 +22,22 @@ from app.edge.cors import Cors
 from app.edge.database import Database, Group
 from app.edge.front import Front
 from app.edge.idempotency import Running
-from app.edge.keeper import Keeper
 from app.edge.membership import Membership
 from app.edge.metrics import Metrics
 from app.edge.node import Node
 from app.edge.outbound import Outbound
 from app.edge.peer_port import PeerPort
-from app.edge.peers import POSITION, Peers
+from app.edge.peers import Peers
 from app.edge.placer import Placer
 from app.edge.request_log import RequestLog
 from app.edge.router import Router
-from app.edge.transaction import read_position
 from app.errors import AppError
 from app.identity import demo
 from app.identity.authenticator import Authenticator
 from app.identity.clerk import ClerkTokens
+from app.identity.newcomers import Newcomers
+from app.instances.admission import CATCH_UP_SECONDS, Rooms
 from app.instances.clones import Clones
-from app.instances.connection import Rooms
 from app.instances.hubs import Hubs
 from app.instances.moves import Moves
 from app.instances.store import Retention, list_held
@@ -49,6 +48,7 @@ from app.ops.machines import Machines
 from app.projects import instances, webhooks
 from app.projects import queries as project_queries
 from app.projects.door import Entrance
+from app.projects.first_use import FirstUse
 from app.projects.instances import Copier
 from app.routes import OPEN_TO_ANY_ORIGIN, ROUTES
 from app.settings import Settings
@@ -148,7 +148,14 @@ async def _open(
     stack.push_async_callback(tokens.close)
     clerk_api = ClerkApi(settings.clerk, outbound)
     enrichment = Enrichment(db, clerk_api)
-    authenticator = Authenticator(db, settings, tokens, enrichment.offer)
+    member = await _join(settings, db, node, placed.peers, stack)
+    follower = member.follower if member is not None else None
+    # Elsewhere the primary is asked to write.
+    asked = None if node.is_primary else follower
+    newcomers, first_use = Newcomers(db, enrichment.offer, asked), FirstUse(db, settings.regions.region, asked)
+    if placed.peers is not None and node.is_primary:
+        placed.peers.answers |= newcomers.answers() | (first_use.answers() if settings.dev_user else {})
+    authenticator = Authenticator(db, settings, tokens, newcomers)
     authenticator.listen(feed)
     entrance = Entrance(db, authenticator)
     deliverer = Deliverer(db, outbound, webhooks.may_hear)
@@ -159,21 +166,21 @@ async def _open(
         stack.push_async_callback(chores.write_uses, db, authenticator, entrance)
 
     retention = Retention(settings.history_days, settings.history_changes)
-    member = await _join(settings, db, node, placed.peers)
-    keeper = member.keeper if member is not None else None
     spool = None
     if placed.peers is not None:
-        stack.push_async_callback(placed.peers.close)
         spool = await owed.open_spool(db, node, placed.peers, settings.machine_path, stack)
     hubs = Hubs(
         db,
         settings.instances_dir,
         retention,
         backup=backed_up,
-        keeper=keeper,
+        keeper=member.keeper if member is not None else None,
         peers=placed.peers,
         enqueue=owed.enqueue_in(spool) if spool is not None else None,
+        look=partial(follower.catch_up, CATCH_UP_SECONDS) if follower is not None else None,
     )
+    if follower is not None:
+        follower.settle = hubs.reviews.settle
     copier: Copier = hubs
     if member is not None and placed.peers is not None and hubs.parcels is not None:
         Moves(hubs, member.keeper, placed.peers, member.registry)
@@ -217,7 +224,7 @@ async def _open(
         "db": db,
         "node": node,
         "backup": backed_up,
-        "placer": _placer(settings, db, node, placed.peers, keeper),
+        "placer": _placer(settings, node, member),
         "metrics": metrics,
         "running": Running(),
         "authenticator": authenticator,
@@ -226,34 +233,34 @@ async def _open(
         "machines": machines,
         "copier": copier,
         "tickets": Tickets(settings.jwt_secrets),
-        "rooms": Rooms(db, hubs, entrance, dev_user, settings.regions.region),
+        "rooms": Rooms(db, hubs, entrance, dev_user, first_use, asked),
         "clerk_api": clerk_api,
         "outbound": outbound,
         "description": Description(ROUTES),
     }
 
 
-async def _join(settings: Settings, db: Database, node: Node, peers: Peers | None) -> Membership | None:
+async def _join(
+    settings: Settings, db: Database, node: Node, peers: Peers | None, stack: AsyncExitStack
+) -> Membership | None:
     """What this machine is to the others; a machine alone is the home of all it holds."""
     if peers is None:
         return None
+    stack.push_async_callback(peers.close)
     restorable = settings.backup_url is not None
     member = await membership.join(db, node, peers, project_queries.find_region, takes_away=restorable)
+    stack.push_async_callback(member.follower.close)
     if node.is_primary:
         await member.adopt(await asyncio.to_thread(list_held, settings.instances_dir))
     return member
 
 
-def _placer(settings: Settings, db: Database, node: Node, peers: Peers | None, keeper: Keeper | None) -> Placer | None:
+def _placer(settings: Settings, node: Node, member: Membership | None) -> Placer | None:
     """What moves requests between machines; a machine alone moves none."""
-    if peers is None or keeper is None:
+    if member is None:
         return None
-
-    async def position(question: bytes, machine: str) -> bytes:
-        return str(await db.read(read_position)).encode()
-
-    peers.answers[POSITION] = position
-    return Placer(node, peers, settings.regions.replay, keeper.home_of, suspect=keeper.suspect)
+    home_of = member.home_or_here if settings.dev_user else member.keeper.home_of
+    return Placer(node, member.follower, settings.regions.replay, home_of, suspect=member.keeper.suspect)
 
 
 async def _warm_up(answered: asyncio.Event, settings: Settings, tokens: ClerkTokens) -> None:

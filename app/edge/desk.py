@@ -10,7 +10,7 @@ from app.edge.peers import ASK_SECONDS, Answer, Peers
 from app.edge.placement import Destination
 from app.edge.registry import Registry
 from app.edge.transaction import Position
-from app.errors import AppError, Conflict, NotFound, Unavailable
+from app.errors import AppError, Conflict, NotFound, Unauthenticated, Unavailable
 
 T = TypeVar("T")
 
@@ -18,7 +18,7 @@ BEGIN, BEAT, CLAIM = "/peer/begin", "/peer/beat", "/peer/claim"
 HAND_OVER, RAISE, ALIVE = "/peer/hand-over", "/peer/raise", "/peer/alive"
 
 # The refusals that the asker acts on; every other failure is one of the machine that was asked.
-_REFUSALS: dict[str, type[AppError]] = {kind.code: kind for kind in (Conflict, NotFound, Unavailable)}
+_REFUSALS: dict[str, type[AppError]] = {kind.code: kind for kind in (Conflict, NotFound, Unauthenticated, Unavailable)}
 
 
 class Desk(Protocol):
@@ -74,11 +74,12 @@ class Distant:
 
 
 async def ask(peers: Peers, whom: Destination, path: str, kind: type[T], *said: Any, seconds: float = ASK_SECONDS) -> T:
-    """What another machine answers, or what it refused. Unavailable, NotFound, Conflict."""
+    """What another machine answers, or what it refused, which is certain. Unavailable, NotFound, Conflict,
+    Unauthenticated."""
     answer = await peers.ask(peers.at(whom), path, msgspec.msgpack.encode(said), seconds=seconds)
     value, refused = msgspec.msgpack.decode(answer, type=tuple[msgspec.Raw, Refused | None])
     if refused is not None:
-        raise _REFUSALS.get(refused.code, Unavailable)(refused.message)
+        raise _REFUSALS.get(refused.code, Unavailable)(refused.message, certain=True)
     given: T = msgspec.msgpack.decode(value, type=kind)
     return given
 

@@ -50,7 +50,7 @@ class Keeper:
             if home.machine == self._owning.me.machine and self._owning.has_left(home):
                 home = await self._keep(home)
         if not self._owning.owns(home):
-            raise Unavailable("This machine is not its home")
+            raise Unavailable("This machine is not its home", certain=False)
         assert home is not None
         return home
 

@@ -7,6 +7,7 @@ from app.edge import desk, homes
 from app.edge.clock import now_ms
 from app.edge.database import Database
 from app.edge.desk import Desk, Distant
+from app.edge.follower import Follower, position_of
 from app.edge.heart import Heart
 from app.edge.homes import Machine
 from app.edge.keeper import Keeper
@@ -14,7 +15,8 @@ from app.edge.lease import Lease
 from app.edge.liveness import Liveness
 from app.edge.node import Node
 from app.edge.ownership import Ownership
-from app.edge.peers import Peers
+from app.edge.peers import POSITION, Peers
+from app.edge.placement import Destination
 from app.edge.prober import Prober
 from app.edge.registry import RegionOf, Registry, new_mark
 
@@ -34,6 +36,7 @@ class Membership:
         self._desk: Desk = registry or Distant(peers, lambda: peers.primary)
         self._owning = Ownership(self.me, Lease(), node)
         self.keeper = Keeper(db, self._owning, self._desk)
+        self.follower = Follower(node, peers)
 
     @property
     def lease(self) -> Lease:
@@ -43,6 +46,10 @@ class Membership:
         """The tasks; `fence` closes what this machine may acknowledge for no longer."""
         beating = Heart(self._owning, self._desk, fence).run()
         return [beating] if self._prober is None else [beating, self._prober.run()]
+
+    async def home_or_here(self, name: str) -> Destination:
+        """Where something lives. What nobody has yet is made where it is asked for, as development does."""
+        return await self.keeper.home_of(name) or Destination(self.me.region, self.me.machine)
 
     async def adopt(self, names: list[str]) -> None:
         """On the primary, before it answers anybody: what it has the files of, and nobody owns, is its own."""
@@ -54,6 +61,7 @@ class Membership:
 
 async def join(db: Database, node: Node, peers: Peers, region_of: RegionOf, *, takes_away: bool = True) -> Membership:
     """Become one of the machines; on the primary also the one that knows of all."""
+    peers.answers[POSITION] = position_of(db)
     if not node.is_primary:
         return Membership(db, node, peers, None, None)
     known = await db.read(homes.list_sessions)

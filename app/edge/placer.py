@@ -15,12 +15,13 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from app.edge import freshness, replay
+from app.edge.follower import Follower
 from app.edge.forward import Forwarder
 from app.edge.freshness import Freshness
 from app.edge.http import MOVED, READING, method_of, read_body, target_of
 from app.edge.job import waited_before
 from app.edge.node import Node
-from app.edge.peers import POSITION, Peers, Unreachable
+from app.edge.peers import Unreachable
 from app.edge.placement import Destination, Place, Placement
 from app.errors import RESTING_ON_ROWS, AppError, Unauthenticated, Unavailable
 from app.regions import FLY, OFF
@@ -55,25 +56,28 @@ class Placer:
     def __init__(
         self,
         node: Node,
-        peers: Peers,
+        follower: Follower,
         mode: str,
         home_of: HomeOf = nowhere,
         home_of_stream: HomeOf = nowhere,
         suspect: Suspect = nobody,
     ) -> None:
         self._node = node
-        self._peers = peers
+        self._peers = follower.peers
+        self._follower = follower
         self._mode = mode
         self._home_of = home_of
         self._home_of_stream = home_of_stream
         self._suspect = suspect
         self._freshness = Freshness()
-        self._forwarder = Forwarder(peers, self._freshness)
+        self._forwarder = Forwarder(follower.peers, self._freshness)
 
     async def place(self, placement: Placement, respond: Respond, scope: Scope, receive: Receive, send: Send) -> None:
         until = time.monotonic() + WAIT_SECONDS
         if self._mode == FLY:
             self._recognise(scope)
+        if self._was_in_vain(scope):
+            until -= replay.REPLAY_SECONDS
         if placement.place is Place.AT_HOME and placement.by == "body":
             receive = await _read_ahead(scope, receive, placement.limit)
         elsewhere = await self._find_elsewhere(placement, scope)
@@ -81,9 +85,12 @@ class Placer:
             unread = await self._try_home(elsewhere, scope, receive, send, until)
             if unread is None:
                 return
-            receive, unreached = unread, elsewhere
+            receive, named = unread, elsewhere
             elsewhere = await self._find_elsewhere(placement, scope)
-            if elsewhere == unreached:
+            if elsewhere is not None and self._was_in_vain(scope):
+                await self._forward(elsewhere, scope, receive, send, until)
+                return
+            if elsewhere == named:
                 raise Unavailable("Its home cannot be reached")
         if elsewhere is not None:
             await self._move(elsewhere, scope, receive, send, until)
@@ -95,9 +102,12 @@ class Placer:
         elif placement.place is Place.ANYWHERE:
             await self._move(self._peers.primary, scope, kept.again(), send, until)
         else:
-            await self.catch_up(until)
-            again = kept.again()
-            await (await respond(scope, again, send))(scope, again, send)
+            await self._follower.catch_up(until - time.monotonic())
+            again, elsewhere = kept.again(), await self._find_elsewhere(placement, scope)
+            if elsewhere is not None:
+                await self._move(elsewhere, scope, again, send, until)
+            else:
+                await (await respond(scope, again, send))(scope, again, send)
 
     # -- where ------------------------------------------------------------------------------------------
 
@@ -163,53 +173,59 @@ class Placer:
         scope.pop("rate_headers", None)
         return kept
 
-    async def catch_up(self, until: float) -> None:
-        """Come as far as the primary is now: what is refused after that, the primary would refuse too.
-
-        For a home, which cannot leave its refusals to the primary. Unavailable when it cannot be asked, or is too
-        far ahead.
-        """
-        said = await self._peers.ask(self._peers.at(self._peers.primary), POSITION)
-        position = freshness.parse_position(said)
-        if position is None or not await self._node.wait_for(position, max(0.0, until - time.monotonic())):
-            raise Unavailable("This machine is behind the primary")
-
     # -- elsewhere --------------------------------------------------------------------------------------
 
     async def _try_home(
         self, home: Destination, scope: Scope, receive: Receive, send: Send, until: float
     ) -> Receive | None:
-        """Take the request to its home; where nobody is there, what was read of it, to ask for the home once more."""
-        if self._mode == FLY and home.machine is not None and replay.has_failed(scope["headers"]):
-            self._suspect(home.machine)
+        """Take the request to its home; where nobody is there, what was read of it, to ask for the home once more.
+
+        The same for a request that was brought here as to its home, or could not be brought there.
+        """
+        machine = home.machine or ""
+        if self._was_moved(scope) or self._was_in_vain(scope):
+            self._suspect(machine)
             return receive
         kept, begun = _Kept(receive), _Begun(send)
         try:
             await self._move(home, scope, kept, begun, until)
-        except Unreachable:
-            if begun.begun or home.machine is None:
+        except Unreachable as error:
+            self._suspect(machine)
+            # What may have been done there is not done a second time.
+            if begun.begun or (error.heard and method_of(scope) not in READING):
                 raise
-            self._suspect(home.machine)
             return kept.again()
         return None
 
     async def _move(self, to: Destination, scope: Scope, receive: Receive, send: Send, until: float) -> None:
         """Take the request there, once. Unavailable when that cannot be."""
-        on_fly = self._mode == FLY
-        if MOVED in scope or (on_fly and replay.was_replayed(scope["headers"])):
+        if self._was_moved(scope) or self._was_in_vain(scope):
             raise Unavailable("This request was moved once already, and cannot be answered here now")
         if self._is_here(to):
             raise Unavailable("The primary is not ready yet")
         if self._mode == OFF:
             raise Unavailable("This request is for another machine, and REPLAY is off")
-        waited = WAIT_SECONDS - (until - time.monotonic())
-        if on_fly and replay.fits(scope):
+        if self._mode == FLY and replay.fits(scope):
+            waited = WAIT_SECONDS - (until - time.monotonic())
             if scope["type"] == "http" and method_of(scope) not in READING:
                 self._freshness.note(scope, None)
             passport = self._peers.passport(scope, waited)
             await replay.replay(to, WAIT_SECONDS - waited, passport)(scope, receive, send)
         else:
-            await self._forwarder.forward(self._peers.at(to), scope, receive, send, waited)
+            await self._forward(to, scope, receive, send, until)
+
+    async def _forward(self, to: Destination, scope: Scope, receive: Receive, send: Send, until: float) -> None:
+        waited = WAIT_SECONDS - (until - time.monotonic())
+        await self._forwarder.forward(self._peers.at(to), scope, receive, send, waited)
+
+    def _was_moved(self, scope: Scope) -> bool:
+        """Whether another machine has sent the request here."""
+        replayed = self._mode == FLY and replay.was_replayed(scope["headers"])
+        return MOVED in scope or (replayed and not self._was_in_vain(scope))
+
+    def _was_in_vain(self, scope: Scope) -> bool:
+        """Whether the proxy brings it back, because it found nobody where this machine wished it."""
+        return self._mode == FLY and MOVED not in scope and replay.has_failed(scope["headers"])
 
 
 class _Kept:

@@ -54,5 +54,5 @@ def has_failed(headers: Iterable[tuple[bytes, bytes]]) -> bool:
 
 
 def was_replayed(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Whether the proxy brought the request from another machine, or back to this one."""
-    return any(name in (_SOURCE, _FAILED) for name, _ in headers)
+    """Whether the proxy brought the request from another machine."""
+    return any(name == _SOURCE for name, _ in headers)

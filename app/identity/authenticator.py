@@ -5,7 +5,6 @@ says that a user, key or plan has changed.
 """
 
 import time
-from collections.abc import Callable
 
 import structlog
 from starlette.requests import Request
@@ -21,6 +20,7 @@ from app.identity.clerk import BadToken, Claims, ClerkTokens
 from app.identity.credential import Presented, is_delegate, is_jwt, is_key, is_same, read_presented
 from app.identity.door import WITHOUT_CREDENTIAL, Door
 from app.identity.ids import hash_secret
+from app.identity.newcomers import Newcomers
 from app.identity.principal import Account, ApiKey, Kind, Principal
 from app.settings import Settings
 
@@ -28,18 +28,15 @@ REMEMBERED = 10_000
 
 log = structlog.get_logger("identity")
 
-# Told the Clerk id of a user whom a request announced before any webhook did.
-Newcomer = Callable[[str], None]
-
 
 class Authenticator:
-    """One for the process. `newcomer` is told of users that a token has just created."""
+    """One for the process. `newcomers` are the users that a token announces before there is a row."""
 
-    def __init__(self, db: Database, settings: Settings, tokens: ClerkTokens, newcomer: Newcomer) -> None:
+    def __init__(self, db: Database, settings: Settings, tokens: ClerkTokens, newcomers: Newcomers) -> None:
         self._db = db
         self._settings = settings
         self._tokens = tokens
-        self._newcomer = newcomer
+        self._newcomers = newcomers
         self._accounts: dict[str, Account] = {}
         self._keys: dict[str, ApiKey] = {}
         self._told = 0
@@ -127,10 +124,8 @@ class Authenticator:
         account = await self._db.read(queries.find_account_by_subject, queries.CLERK, claims.sub)
         if account is not None:
             return self._remember(claims.sub, account, told)
-        account = await self._db.write(users.ensure_user, queries.CLERK, claims.sub, now_ms())
-        self._newcomer(claims.sub)
         # Not remembered: a commit that suspends it may have been told of before this line runs.
-        return account
+        return await self._newcomers.welcome(claims.sub)
 
     async def _identify_key(self, text: str) -> Principal:
         key = self._keys.get(text)

@@ -3,22 +3,21 @@
 import asyncio
 import sys
 from collections.abc import Coroutine
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
 import structlog
 from websockets.frames import CloseCode
 
-from app.edge.clock import now_ms
-from app.edge.database import Database
 from app.edge.socket import Socket
-from app.errors import AppError, NotFound
-from app.identity.principal import Account, Kind, Principal
+from app.errors import AppError, Forbidden, NotFound, Unauthenticated
 from app.instances import protocol
+from app.instances.admission import Admitted, Rooms, admit, identify
 from app.instances.allowance import Allowance
 from app.instances.draft import caller_of
 from app.instances.hub import GOING_AWAY, GOING_AWAY_REASON, Hub
-from app.instances.hubs import Hubs, away_ms
+from app.instances.hubs import away_ms
 from app.instances.member import Member
 from app.instances.protocol import (
     EXPIRED,
@@ -35,14 +34,10 @@ from app.instances.protocol import (
     Presence,
 )
 from app.instances.resume import Since
-from app.projects import access, access_queries, instances
-from app.projects.access import NO_INSTANCE, Level
-from app.projects.door import Entrance
 
 AUTH_SECONDS = 5.0
 UNAUTHENTICATED, UNAUTHENTICATED_REASON = 4401, "Authentication required"
 TRY_AGAIN, INTERNAL = CloseCode.TRY_AGAIN_LATER, CloseCode.INTERNAL_ERROR
-NO_ACCESS_TEXT = "Instance not found or access denied"
 # Why a connection is not read; several may hold at once.
 JOINING, CONGESTED, HASTY, CROWDED = 1, 2, 4, 8
 
@@ -57,28 +52,6 @@ class Wish(NamedTuple):
     echo: bool = True
     prefix: str | None = None
     tag: str | None = None
-
-
-class Rooms(NamedTuple):
-    """What a connection needs of the process. `dev_user` answers for unknown credentials where it is set."""
-
-    db: Database
-    hubs: Hubs
-    entrance: Entrance
-    dev_user: Account | None
-    region: str
-
-    def is_dev_user(self, principal: Principal) -> bool:
-        """Whether somebody is `dev-user` for want of a credential that is known."""
-        return principal.kind is Kind.USER and self.dev_user is not None and principal.account == self.dev_user
-
-
-class Admitted(NamedTuple):
-    """Who was let in, and what it may do at most."""
-
-    principal: Principal
-    level: Level
-    cap: Level
 
 
 class Connection:
@@ -207,6 +180,8 @@ class Connection:
 
     def _begin(self, work: Coroutine[None, None, None]) -> None:
         self._held |= JOINING
+        if self._limit is not None:
+            self._limit.cancel()
         self._task = asyncio.get_running_loop().create_task(self._finish(work))
 
     async def _finish(self, work: Coroutine[None, None, None]) -> None:
@@ -229,28 +204,20 @@ class Connection:
         self._read_on()
 
     async def _authenticate(self, credential: str) -> None:
+        rooms = self._rooms
         try:
-            principal = await self._rooms.entrance.identify(credential)
-        except AppError as error:
-            if self._rooms.dev_user is None:
-                self._end(error.message, EXPIRED if "expired" in error.message.lower() else INVALID_KEY)
-                return
-            await self._join(await admit_dev_user(self._rooms, self._wish.instance_id))
+            principal = await identify(rooms, credential)
+        except (Unauthenticated, Forbidden) as error:
+            self._end(error.message, EXPIRED if "expired" in error.message.lower() else INVALID_KEY)
             return
-        if self._rooms.is_dev_user(principal):
-            await self._join(await admit_dev_user(self._rooms, self._wish.instance_id))
+        try:
+            admitted = await rooms.surely(partial(admit, rooms, principal, self._wish.instance_id))
+        except Forbidden as error:
+            self._end(error.message, NO_ACCESS)
             return
-        found = await self._rooms.db.read(access.level_of, principal, self._wish.instance_id, now_ms())
-        if found.instance is None:
-            self._end(NO_INSTANCE, INSTANCE_NOT_FOUND)
-        elif found.level < Level.READ:
-            self._end(NO_ACCESS_TEXT, NO_ACCESS)
-        else:
-            await self._join(Admitted(principal, found.level, Level.OWNER))
+        await self._join(admitted)
 
     async def _join(self, admitted: Admitted) -> None:
-        if self._limit is not None:
-            self._limit.cancel()
         wish, caller = self._wish, caller_of(admitted.principal, min(admitted.level, admitted.cap))
         member = Member(
             self._socket, caller, admitted.cap, self._allowance, echo=wish.echo, prefix=wish.prefix, tag=wish.tag
@@ -274,13 +241,3 @@ class Connection:
         self._ended = True
         self._socket.write(protocol.auth_error(message, code))
         self._socket.close(close_code, UNAUTHENTICATED_REASON if close_code == UNAUTHENTICATED else "Try again later")
-
-
-async def admit_dev_user(rooms: Rooms, instance_id: str) -> Admitted:
-    """In development whoever comes without a good credential is `dev-user` with `write`; a new id is made."""
-    account = rooms.dev_user
-    assert account is not None
-    # Where the instance lives there may be no writer.
-    if await rooms.db.read_one(access_queries.find_instance, instance_id) is None:
-        await rooms.db.write(instances.ensure, instance_id, account.user_id, rooms.region, now_ms())
-    return Admitted(Principal(Kind.USER, account), Level.OWNER, Level.WRITE)

@@ -16,16 +16,18 @@ from app.edge import sqlite
 from app.edge.clock import now_ms
 from app.edge.lease import Fenced
 from app.errors import AppError, Unavailable
-from app.instances import entry, expiry, protocol, queries
+from app.instances import entry, expiry, queries
 from app.instances.answer import answer
 from app.instances.audience import Audience
 from app.instances.backlog import Backlog
+from app.instances.doubts import Doubts, Look
 from app.instances.draft import Change, Draft, Refusal, State, Told
 from app.instances.entry import Entry
+from app.instances.greeting import greet
 from app.instances.mailbox import Ask, Mailbox, Result, Visit, Work, size_of
 from app.instances.member import Member
 from app.instances.queries import Operation
-from app.instances.resume import Missed, Since, read_missed, retell
+from app.instances.resume import Missed, Since, read_missed
 from app.instances.snapshot import Snapshots
 from app.instances.store import OPERATION_MS, Commit, OutcomeUnknown, Store
 from app.instances.turn import Outcome, apply_all, named_in
@@ -50,6 +52,7 @@ class Hub:
         *,
         read_only: bool,
         backlog: Backlog | None = None,
+        look: Look | None = None,
     ) -> None:
         self.id = instance_id
         self.backlog = backlog or Backlog()
@@ -72,6 +75,7 @@ class Hub:
         self._expires_at_ms: int | None = None
         self._store, self._thread = store, thread
         self._mailbox = Mailbox()
+        self._doubts = Doubts(look, self._decide_anew, self.backlog)
         self._snapshots = Snapshots(instance_id)
         self._task: asyncio.Task[None] | None = None
 
@@ -100,6 +104,7 @@ class Hub:
             await last
             self._task.cancel()
             await asyncio.wait([self._task])
+        await self._doubts.close()
         await self.let_go()
         await self.on_thread(self._store.close)
 
@@ -170,10 +175,10 @@ class Hub:
 
         return await self._put_visit(run)
 
-    def _put_visit(self, visit: Callable[[], Awaitable[T]]) -> "asyncio.Future[T]":
+    def _put_visit(self, visit: Callable[[], Awaitable[T]], *, counted: bool = True) -> "asyncio.Future[T]":
         """The same for one that waits; nothing is changed meanwhile."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._mailbox.put(Visit(visit, future))
+        self._mailbox.put(Visit(visit, future), counted=counted)
         return future
 
     async def entries(self) -> tuple[list[Entry], int]:
@@ -194,16 +199,11 @@ class Hub:
 
     async def _greet(self, member: Member, missed: Missed) -> None:
         self.check()
-        state, caller = self._state, member.caller
+        state = self._state
         if missed.lines is not None and missed.until < state.seq:
             # Committed while the file was read; nothing more is until the member hears of it by itself.
             missed = missed.with_rest(await self._find_missed(Since(missed.until, None)))
-        permission = caller.level.permission
-        member.socket.write(protocol.auth_success(self.id, caller.public_id, permission, state.seq, self.epoch))
-        if missed.lines is not None:
-            member.outbox.send_all(payload for line in missed.lines if (payload := retell(line, member)))
-        else:
-            member.socket.write_sliced(self._snapshots.take(state).slices(member.wants, missed.reason))
+        greet(member, missed, self.id, self.epoch, state, self._snapshots)
         self.audience.enter(member)
 
     async def _find_missed(self, since: Since) -> Missed:
@@ -255,8 +255,14 @@ class Hub:
             self._expires_at_ms = expiry.soonest(self._state.entries.values(), retry_at)
         self.audience.hear(told)
         for ask, outcome in zip(asks, outcomes, strict=True):
-            answer(ask, outcome, self._state, now)
-        self.backlog.give_back(sum(ask.size for ask in asks))
+            if outcome is None:
+                self._doubts.hold(ask)
+            else:
+                answer(ask, outcome, self._state, now)
+        self.backlog.give_back(sum(ask.size for ask, outcome in zip(asks, outcomes, strict=True) if outcome))
+
+    async def _decide_anew(self, member_id: str, seen: int) -> None:
+        await self._put_visit(lambda: self._turn(self._doubts.take(member_id, seen)), counted=False)
 
     async def _change(self, asks: list[Ask], now: int) -> tuple[list[Told], list[Outcome]]:
         """All that is asked in one commit: what is to be told of it, and what became of each."""
@@ -265,7 +271,7 @@ class Hub:
             since = now - OPERATION_MS
             before = await self.on_thread(self._store.read, queries.find_operations, named, since)
         draft = Draft(self._state, now, read_only=self.read_only, tells=self.tells)
-        outcomes, operations = apply_all(draft, asks, before)
+        outcomes, operations = apply_all(draft, asks, before, self._doubts.members)
         self.check()
         if draft.told or operations:
             await self._commit(draft, operations, now)

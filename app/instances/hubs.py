@@ -22,6 +22,7 @@ from app.errors import AppError, NotFound, Unavailable
 from app.instances import protocol
 from app.instances.arrivals import Arrivals
 from app.instances.backlog import Backlog
+from app.instances.doubts import Look
 from app.instances.hub import DELETED, DELETED_REASON, GOING_AWAY, GOING_AWAY_REASON, Hub
 from app.instances.relay import Enqueue, Relay
 from app.instances.replicas import Replicas
@@ -54,6 +55,7 @@ class Hubs:
         keeper: Keeper | None = None,
         peers: Peers | None = None,
         enqueue: Enqueue | None = None,
+        look: Look | None = None,
     ) -> None:
         self.backlog = backlog or Backlog()
         self.reviews = Reviews(db, self.seen)
@@ -65,6 +67,8 @@ class Hubs:
         self._arrivals = Arrivals(keeper, peers, self._stores, backup) if keeper and peers else None
         self.parcels = self._arrivals.parcels if self._arrivals is not None else None
         self._relay = Relay(db, enqueue)
+        # How a hub whose core may lag comes as far as the primary is, before it refuses.
+        self._look = look
         self._most_open = most_open
         self._open: dict[str, Hub] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -178,7 +182,7 @@ class Hubs:
         if row is None:
             raise NotFound(NO_INSTANCE)
         store, thread = self._stores.store(instance_id), self._stores.thread_of(instance_id)
-        hub = Hub(instance_id, store, thread, read_only=row.is_readonly, backlog=self.backlog)
+        hub = Hub(instance_id, store, thread, read_only=row.is_readonly, backlog=self.backlog, look=self._look)
         self._starting += 1
         try:
             await self._make_room()

@@ -41,7 +41,8 @@ Work = Callable[[Mapping[str, Entry], Make], Awaitable[T]]
 class Ask(NamedTuple):
     """Changes on their way in: from a member's frame, or from a call that waits for its future.
 
-    `size` is in bytes, of the frame or of the values, which stay in memory until this is answered.
+    `size` is in bytes, of the frame or of the values, which stay in memory until this is answered. It is `sure` once
+    the caller's level is what the primary says.
     """
 
     changes: Sequence[Change]
@@ -53,6 +54,7 @@ class Ask(NamedTuple):
     refusal: Refusal | None = None
     around: Around | None = None
     size: int = 0
+    sure: bool = False
 
 
 class Visit(NamedTuple):
@@ -78,9 +80,10 @@ class Mailbox:
     def __len__(self) -> int:
         return len(self._items)
 
-    def put(self, item: Ask | Visit) -> None:
+    def put(self, item: Ask | Visit, *, counted: bool = True) -> None:
+        """Unavailable when it is closed, or full. What was in it once is not `counted` again."""
         self.check_open()
-        if len(self._items) >= MAILBOX:
+        if counted and len(self._items) >= MAILBOX:
             raise Unavailable(f"The instance has too much to do: {len(self._items)} of {MAILBOX}")
         self._items.append(item)
         self._woken.set()

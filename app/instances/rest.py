@@ -65,9 +65,11 @@ def in_http() -> Iterator[None]:
         yield
     except Refusal as refusal:
         kind = _KINDS.get(refusal.frame_code, Invalid)
+        # What somebody may do rests on the core's rows, the rest on the instance's own file.
+        certain = kind is not Forbidden
         if refusal.key is None:
-            raise kind(refusal.message, certain=True) from refusal
-        raise kind(refusal.message, certain=True, details=f"key {refusal.key}") from refusal
+            raise kind(refusal.message, certain=certain) from refusal
+        raise kind(refusal.message, certain=certain, details=f"key {refusal.key}") from refusal
 
 
 def etag_of(hub: Hub, seq: int) -> str:

@@ -19,6 +19,7 @@ from app.projects.access import Access, Level
 
 REVOKED, REVOKED_REASON = 4403, "Access revoked"
 RETRY_SECONDS = 0.2
+SETTLE_SECONDS = 1.0
 # So many in a row; then others get the loop.
 MEMBERS_IN_A_ROW = 20
 # Ends that are closer together than this are one.
@@ -54,6 +55,11 @@ class Reviews:
         async with self._asking:
             found = await self._db.read(access.level_of, member.caller.asked, hub.id, now_ms())
             self._hold_to(member, found)
+
+    async def settle(self) -> None:
+        """Until what was announced has reached the members, for at most SETTLE_SECONDS."""
+        if self._running is not None:
+            await asyncio.wait([self._running], timeout=SETTLE_SECONDS)
 
     async def close(self) -> None:
         if self._timer is not None:

@@ -10,12 +10,13 @@ from app.edge.http import cached_response, db_of, find_query, json_response, rea
 from app.edge.node import Node
 from app.edge.openapi import ADMIN, operation
 from app.edge.upgrade import Upgrade
-from app.errors import Forbidden, Invalid, NotFound, Unauthenticated
+from app.errors import Invalid, Unauthenticated
 from app.identity.authenticator import authenticate_operator
 from app.identity.credential import read_presented
 from app.identity.principal import Principal
 from app.instances import queries
-from app.instances.connection import NO_ACCESS_TEXT, Admitted, Connection, Rooms, Wish, admit_dev_user
+from app.instances.admission import NO_ACCESS_TEXT, Admitted, Rooms, admit, admit_dev_user, admit_up_to
+from app.instances.connection import Connection, Wish
 from app.instances.resume import Since
 from app.instances.tickets import Tickets
 from app.projects import access
@@ -123,14 +124,7 @@ async def _admit(request: Request, rooms: Rooms, instance_id: str) -> Admitted |
         principal = await rooms.entrance.admit(request)
     else:
         return await admit_dev_user(rooms, instance_id) if rooms.dev_user is not None else None
-    if rooms.is_dev_user(principal):
-        return await admit_dev_user(rooms, instance_id)
-    found = await rooms.db.read(access.level_of, principal, instance_id, now_ms())
-    if found.instance is None:
-        raise NotFound(NO_INSTANCE)
-    if found.level < Level.READ:
-        raise Forbidden(NO_ACCESS_TEXT)
-    return Admitted(principal, found.level, Level.OWNER)
+    return await admit(rooms, principal, instance_id)
 
 
 async def _redeem(request: Request, rooms: Rooms, instance_id: str, token: str) -> Admitted:
@@ -138,16 +132,11 @@ async def _redeem(request: Request, rooms: Rooms, instance_id: str, token: str) 
     tickets: Tickets = request.scope["state"]["tickets"]
     now = now_ms()
     ticket = tickets.read(token, instance_id, now)
-    found = await rooms.db.read(access.level_of, ticket.principal, instance_id, now)
-    if found.instance is None:
-        raise NotFound(NO_INSTANCE)
-    cap = Level(ticket.level)
-    if found.level < Level.READ:
-        raise Forbidden(NO_ACCESS_TEXT)
+    admitted = await admit_up_to(rooms, ticket.principal, instance_id, Level(ticket.level))
     async with rooms.hubs.use(instance_id) as hub:
         if not await hub.read_file(queries.redeem, ticket.id, ticket.expires_at_ms, now):
             raise Unauthenticated("Invalid token", certain=True)
-    return Admitted(ticket.principal, found.level, cap)
+    return admitted
 
 
 def _wish(request: Request, instance_id: str) -> Wish:

@@ -11,6 +11,7 @@ import httpx
 import uvicorn
 
 from app.edge.cors import Cors
+from app.edge.follower import Follower
 from app.edge.front import Front
 from app.edge.http_protocol import HttpProtocol
 from app.edge.node import Node
@@ -47,6 +48,7 @@ class Machine:
         self.server: uvicorn.Server
         self.running: asyncio.Task[None]
         self.peers: Peers
+        self.follower: Follower
 
     @property
     def peer(self) -> Peer:
@@ -54,11 +56,12 @@ class Machine:
 
     def open(self, routes: Sequence[Route], regions: Regions, home_of: HomeOf) -> None:
         self.peers = Peers(regions, self.node.machine)
+        self.follower = Follower(self.node, self.peers)
         front = Front(Router(routes), Cors([ORIGIN]), self.requests, self._observe)
         app = PeerPort(front, self.peers, regions.peer_port)
         self.state |= {
             "settings": Settings(regions=regions, behind_fly=regions.replay == "fly"),
-            "placer": Placer(self.node, self.peers, regions.replay, home_of, home_of),
+            "placer": Placer(self.node, self.follower, regions.replay, home_of, home_of),
         }
 
         async def with_state(scope: Any, receive: Any, send: Any) -> None:
@@ -82,6 +85,7 @@ class Machine:
     async def close(self) -> None:
         self.server.should_exit = True
         await self.running
+        await self.follower.close()
         await self.peers.close()
 
     def _observe(self, route: str | None, method: str, status: int, seconds: float) -> None:

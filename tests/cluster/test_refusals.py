@@ -175,3 +175,27 @@ async def test_a_replica_whose_core_does_not_fit_its_code_answers_nothing_from_i
         for fits, machine in ((True, "m2"), (False, "m1"), (True, "m2")):
             both.replica.node.schema_fits = fits
             assert (await asking.get("/asked")).json() == {"machine": machine}
+
+
+async def test_what_has_got_another_home_meanwhile_is_asked_there() -> None:
+    """It was made or given away while the request ran where it lived a moment ago."""
+    home = Destination("ams", "m2")
+
+    async def home_of(name: str) -> Destination | None:
+        return home
+
+    async def answer(request: Request) -> Response:
+        nonlocal home
+        node, body = request.scope["state"]["node"], await read_body(request)
+        home = Destination("fra", "m1")
+        if not node.is_primary:
+            raise errors.Unavailable("This machine is not its home", certain=False)
+        return json_response({"machine": node.machine, "size": len(body)})
+
+    async def position(question: bytes, machine: str) -> bytes:
+        return b"e1-1"
+
+    routes = [Route("POST", "/home/{id}", at_home(by="path"), answer)]
+    async with pair(routes, home_of=home_of) as both, client(both.replica) as asking:
+        both.primary.peers.answers[POSITION] = position
+        assert (await asking.post("/home/a", content=b"xyz")).json() == {"machine": "m1", "size": 3}

@@ -164,10 +164,12 @@ def guests() -> Iterator[Any]:
         guest.leave()
 
 
-def open_homes(kind: str, factory: pytest.TempPathFactory, **environ: str) -> Iterator[Homes]:
+def open_homes(
+    kind: str, factory: pytest.TempPathFactory, replay: str = "forward", *, direct: bool = True, **environ: str
+) -> Iterator[Homes]:
     folder = factory.mktemp("h")
     replica = folder / "replica"
-    with running(kind, folder, direct=True, LITESTREAM_REPLICA_URL=f"file://{replica}", **environ) as made:
+    with running(kind, folder, replay, direct=direct, LITESTREAM_REPLICA_URL=f"file://{replica}", **environ) as made:
         made.__class__ = Homes
         assert isinstance(made, Homes)
         made.replica = replica

@@ -18,6 +18,7 @@ from app.identity.authenticator import Authenticator
 from app.identity.clerk import ClerkTokens
 from app.identity.door import Door
 from app.identity.ids import Secret, new_ak_key, new_id
+from app.identity.newcomers import Newcomers
 from app.settings import Settings
 
 pytestmark = pytest.mark.anyio
@@ -77,7 +78,9 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     db.open()
     key = new_ak_key()
     await db.write(populate, key)
-    authenticator = Authenticator(db, settings, ClerkTokens(settings.clerk, outbound), lambda subject: None)
+    authenticator = Authenticator(
+        db, settings, ClerkTokens(settings.clerk, outbound), Newcomers(db, lambda subject: None)
+    )
     authenticator.listen(feed)
     yield World(db, authenticator, key)
     await outbound.close()

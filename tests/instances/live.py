@@ -23,7 +23,7 @@ from app.edge.websocket import protocol_of
 from app.identity import queries, users
 from app.identity.principal import Kind, Principal
 from app.instances import routes
-from app.instances.connection import Rooms
+from app.instances.admission import Rooms
 from app.instances.draft import Caller
 from app.instances.hub import Hub
 from app.instances.hubs import Hubs
@@ -32,6 +32,7 @@ from app.instances.store import Retention
 from app.instances.tickets import Tickets
 from app.projects import instances
 from app.projects.access import Level
+from app.projects.first_use import FirstUse
 from tests.edge.conftest import WAIT_SECONDS, Site, site
 from tests.edge.wire import Wire, connected, head
 from tests.projects.conftest import Json
@@ -127,7 +128,7 @@ async def live(tmp_path: Path, database: type[Database] = Database, **bounds: An
     dev_user = await db.read(queries.find_account, users.DEV_USER)
     made = Live(db, changes, Hubs(db, tmp_path / "instances", Retention(), **bounds))
     made.hubs.listen(changes)
-    rooms = Rooms(db, made.hubs, None, dev_user, "here")  # type: ignore[arg-type]
+    rooms = Rooms(db, made.hubs, None, dev_user, FirstUse(db, "here"))  # type: ignore[arg-type]
     state = {"db": db, "hubs": made.hubs, "rooms": rooms, "tickets": made.tickets}
     served = (Route(WEBSOCKET, "/sync/{id}", anywhere, routes.sync),)
     try:

@@ -1,0 +1,113 @@
+"""A home that cannot be reached, or is one no longer, is asked once more: where the primary says that it is now."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.cluster.cast import AMS, NRT, PRIMARY, Machine, until
+from tests.homes.conftest import Frame, Homes, open_homes, where
+from tests.instances.conftest import dial, fresh
+
+
+@pytest.fixture(scope="module", params=["forward", "fly"])
+def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Homes]:
+    yield from open_homes("standin", tmp_path_factory, request.param, DURABLE_ACK="all")
+
+
+@pytest.fixture
+def homes(served: Homes) -> Iterator[Homes]:
+    yield served
+    served.calm()
+    for machine in served.machines:
+        until(lambda machine=machine: machine.has(served.primary.health()["position"]))
+
+
+def filled_room(homes: Homes) -> str:
+    """An instance in ams with something in it that its replica has too."""
+    room = homes.room("ams")
+    answer = homes.ask(1, None, "PUT", f"/api/instances/{room}/keys/a", {"value": 1})
+    assert answer.status_code == 201, answer.text
+    return room
+
+
+def greeting(homes: Homes, machine: Machine, room: str) -> Frame:
+    """What a client near a machine hears first."""
+    server, headers = (machine, {}) if homes.proxy is None else (homes.proxy, {"x-near": machine.region})
+    with dial(server, room, headers) as peer:  # type: ignore[arg-type]
+        return peer.hear()
+
+
+def test_a_third_machine_answers_for_a_home_that_is_lost(homes: Homes) -> None:
+    """Asked through one that has not heard of it: it believes in the lost one until nobody is found there."""
+    fra, ams, nrt = homes.machines
+    read, written, listened, forgotten = (filled_room(homes) for _ in range(4))
+    until(lambda: nrt.has(homes.primary.health()["position"]))
+    nrt.control(paused=True)
+    ams.kill()
+    try:
+        for room in (read, written, listened):
+            until(lambda room=room: where(fra, room).get("machine") == PRIMARY)
+        if homes.proxy is not None:
+            homes.proxy.replays.clear()
+        with ThreadPoolExecutor() as pool:
+            asked = [
+                pool.submit(homes.ask, 2, None, "GET", f"/api/instances/{read}/keys/a"),
+                pool.submit(homes.ask, 2, None, "PUT", f"/api/instances/{written}/keys/a", {"value": 2}),
+                pool.submit(homes.ask, 2, None, "GET", f"/api/instances/{forgotten}/keys/a"),
+            ]
+            greeted = pool.submit(greeting, homes, nrt, listened)
+        answers = [answer.result() for answer in asked]
+        assert [(answer.status_code, answer.json().get("value")) for answer in answers] == [
+            (200, 1),
+            (200, 2),
+            (200, 1),
+        ]
+        assert (greeted.result()["type"], greeted.result()["seq"]) == ("auth_success", 1)
+        # What nobody has asked for yet has become the asker's own.
+        assert [where(fra, room)["machine"] for room in (read, written, listened, forgotten)] == [PRIMARY] * 3 + [NRT]
+        if homes.proxy is not None:
+            # Each was wished to the lost one, once, and then forwarded.
+            assert [wish.split(";")[0] for wish in homes.proxy.replays] == [f"instance={AMS}"] * 4
+    finally:
+        ams.start()
+
+
+def test_a_new_home_that_has_not_heard_of_it_asks_before_it_sends_anybody_away(homes: Homes) -> None:
+    fra, ams, nrt = homes.machines
+    room = filled_room(homes)
+    until(lambda: nrt.has(homes.primary.health()["position"]))
+    nrt.control(paused=True)
+    homes.command("instances", "move", room, "--to", "nrt")
+    answer = homes.ask(1, None, "GET", f"/api/instances/{room}/keys/a")
+    assert (answer.status_code, answer.json().get("value")) == (200, 1), answer.text
+    assert greeting(homes, ams, room)["type"] == "auth_success"
+    assert where(fra, room)["machine"] == NRT
+
+
+def test_in_development_an_unknown_instance_lives_where_it_was_opened(homes: Homes) -> None:
+    fra, ams, nrt = homes.machines
+    for machine, owner in ((ams, AMS), (nrt, NRT), (fra, PRIMARY)):
+        room = fresh()
+        for asked in (machine, *homes.machines):
+            assert greeting(homes, asked, room)["type"] == "auth_success"
+        assert (where(fra, room)["machine"], where(fra, room)["region"]) == (owner, machine.region)
+    assert ams.get(f"/api/instances/{fresh()}/keys").status_code == 404
+
+
+def test_two_who_open_the_same_unknown_instance_at_once_meet_in_it(homes: Homes) -> None:
+    _, ams, nrt = homes.machines
+    both = threading.Barrier(2)
+
+    def open_at(machine: Machine, room: str) -> Frame:
+        both.wait()
+        return greeting(homes, machine, room)
+
+    for _ in range(5):
+        room = fresh()
+        with ThreadPoolExecutor() as pool:
+            greeted = [pool.submit(open_at, machine, room) for machine in (ams, nrt)]
+        heard = [one.result() for one in greeted]
+        assert [frame["type"] for frame in heard] == ["auth_success"] * 2, heard
+        assert heard[0]["epoch"] == heard[1]["epoch"]
