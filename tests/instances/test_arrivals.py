@@ -1,0 +1,80 @@
+"""Arrivals: a file is opened under the session in which its home was found, and under no later one."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from app.edge import migrate
+from app.edge.clock import now_ms
+from app.edge.database import Database
+from app.edge.homes import Machine
+from app.edge.keeper import Keeper
+from app.edge.lease import Fenced, Lease
+from app.edge.machines import Machines
+from app.edge.node import Node
+from app.edge.ownership import Ownership
+from app.edge.peers import Peers
+from app.edge.registry import Registry
+from app.instances.arrivals import Arrivals
+from app.instances.store import Retention, Stores
+from app.regions import Regions
+
+pytestmark = pytest.mark.anyio
+
+HERE, THERE = Machine("m3", "nrt"), Machine("m2", "ams")
+ROOM = "room"
+
+
+class Owner:
+    """The machine `HERE` with a registry at hand, whose replica holds all that was committed."""
+
+    def __init__(self, db: Database, folder: Path) -> None:
+        self.registry = Registry(db, Machines({}), lambda connection, name: HERE.region)
+        self.node = Node(HERE.region, HERE.machine, is_primary=False)
+        self.owning = Ownership(HERE, Lease(), self.node)
+        self.stores = Stores(folder, Retention())
+        keeper = Keeper(db, self.owning, self.registry)
+        self.arrivals = Arrivals(keeper, Peers(Regions(machine=HERE.machine), HERE.machine), self.stores, None)
+
+    async def begin(self, session: str) -> None:
+        position = await self.registry.begin(HERE, session)
+        self.node.advance(position)
+        self.owning.begin(session, self.owning.lease.sending(), position)
+
+
+@pytest.fixture
+async def owner(tmp_path: Path) -> AsyncIterator[Owner]:
+    path = tmp_path / "core.db"
+    migrate.migrate(path, "core")
+    db = Database(path)
+    db.open()
+    made = Owner(db, tmp_path / "instances")
+    await made.begin("first")
+    yield made
+    made.stores.close()
+    await db.close()
+
+
+async def test_a_home_that_was_found_in_a_session_that_ended_meanwhile_is_not_opened(owner: Owner) -> None:
+    """The file was looked at for long; somebody else acknowledges for the instance by now."""
+    home = await owner.registry.claim(ROOM, HERE)
+    thread, go = owner.stores.thread_of(ROOM), threading.Event()
+    store = owner.stores.store(ROOM)
+    thread.submit(store.open, now_ms(), home.epoch)
+    thread.submit(store.close)
+    await owner.registry.raise_number(home, 0)
+    thread.submit(go.wait, 10)
+    bringing = asyncio.create_task(owner.arrivals.bring(ROOM))
+    while not thread._work_queue.qsize():
+        await asyncio.sleep(0)
+
+    await owner.registry.begin(THERE, "theirs")
+    await owner.registry.lose(HERE.machine)
+    assert (await owner.registry.claim(ROOM, THERE)).machine == THERE.machine
+    await owner.begin("second")
+    go.set()
+    with pytest.raises(Fenced):
+        await bringing
