@@ -10,7 +10,7 @@ import pytest
 from app.edge import migrate
 from app.edge.clock import now_ms
 from app.edge.database import Database
-from app.edge.homes import Machine
+from app.edge.homes import Home, Machine
 from app.edge.keeper import Keeper
 from app.edge.lease import Fenced, Lease
 from app.edge.machines import Machines
@@ -18,6 +18,7 @@ from app.edge.node import Node
 from app.edge.ownership import Ownership
 from app.edge.peers import Peers
 from app.edge.registry import Registry
+from app.errors import Unavailable
 from app.instances.arrivals import Arrivals
 from app.instances.store import Retention, Stores
 from app.regions import Regions
@@ -28,21 +29,42 @@ HERE, THERE = Machine("m3", "nrt"), Machine("m2", "ams")
 ROOM = "room"
 
 
+class Line(Registry):
+    """Answers that are on their way for as long as `held` is shut."""
+
+    held: asyncio.Event | None = None
+    answered = False
+
+    async def claim(self, name: str, asker: Machine) -> Home:
+        home = await super().claim(name, asker)
+        self.answered = True
+        if asker == HERE and self.held is not None:
+            await self.held.wait()
+        return home
+
+
 class Owner:
     """The machine `HERE` with a registry at hand, whose replica holds all that was committed."""
 
     def __init__(self, db: Database, folder: Path) -> None:
-        self.registry = Registry(db, Machines({}), lambda connection, name: HERE.region)
+        self.registry = Line(db, Machines({}), lambda connection, name: HERE.region)
         self.node = Node(HERE.region, HERE.machine, is_primary=False)
         self.owning = Ownership(HERE, Lease(), self.node)
         self.stores = Stores(folder, Retention())
-        keeper = Keeper(db, self.owning, self.registry)
-        self.arrivals = Arrivals(keeper, Peers(Regions(machine=HERE.machine), HERE.machine), self.stores, None)
+        self.keeper = Keeper(db, self.owning, self.registry)
+        self.arrivals = Arrivals(self.keeper, Peers(Regions(machine=HERE.machine), HERE.machine), self.stores, None)
 
     async def begin(self, session: str) -> None:
         position = await self.registry.begin(HERE, session)
         self.node.advance(position)
         self.owning.begin(session, self.owning.lease.sending(), position)
+
+    async def lose(self) -> None:
+        """Somebody else becomes the home, and this machine begins anew."""
+        await self.registry.begin(THERE, "theirs")
+        await self.registry.lose(HERE.machine)
+        assert (await self.registry.claim(ROOM, THERE)).machine == THERE.machine
+        await self.begin("second")
 
 
 @pytest.fixture
@@ -71,10 +93,18 @@ async def test_a_home_that_was_found_in_a_session_that_ended_meanwhile_is_not_op
     while not thread._work_queue.qsize():
         await asyncio.sleep(0)
 
-    await owner.registry.begin(THERE, "theirs")
-    await owner.registry.lose(HERE.machine)
-    assert (await owner.registry.claim(ROOM, THERE)).machine == THERE.machine
-    await owner.begin("second")
+    await owner.lose()
     go.set()
     with pytest.raises(Fenced):
         await bringing
+
+
+async def test_an_answer_that_was_on_its_way_while_a_session_ended_is_worth_nothing(owner: Owner) -> None:
+    owner.registry.held = asyncio.Event()
+    requiring = asyncio.create_task(owner.keeper.require(ROOM))
+    while not owner.registry.answered:
+        await asyncio.sleep(0)
+    await owner.lose()
+    owner.registry.held.set()
+    with pytest.raises(Unavailable):
+        await requiring
