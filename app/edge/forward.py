@@ -94,6 +94,8 @@ class Forwarder:
             async for chunk in response.content.iter_any():
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise unreachable(peer, heard=False) from error
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise unreachable(peer) from error
         finally:

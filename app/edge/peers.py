@@ -49,7 +49,9 @@ log = structlog.get_logger("peers")
 
 
 class Unreachable(Unavailable):
-    """Nobody answered there."""
+    """Nobody answered there; where it was `heard` somebody may have done what was asked all the same."""
+
+    heard = True
 
 
 class Peers:
@@ -130,8 +132,10 @@ class Peers:
             await self._session.close()
 
 
-def unreachable(peer: Peer) -> Unreachable:
-    return Unreachable(f"The machine in {peer.region} cannot be reached")
+def unreachable(peer: Peer, *, heard: bool = True) -> Unreachable:
+    error = Unreachable(f"The machine in {peer.region} cannot be reached")
+    error.heard = heard
+    return error
 
 
 def require_believed(peer: Peer, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
