@@ -95,8 +95,8 @@ class Hub:
     async def stop(self, why: Callable[[], AppError]) -> None:
         """Finish what is in the mailbox, then close the file. Who still asks is told `why`."""
         if self._task is not None:
-            last = self._put_visit(_nothing)
-            self._mailbox.close(why)
+            last: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._mailbox.close(why, Visit(_nothing, last))
             await last
             self._task.cancel()
             await asyncio.wait([self._task])
