@@ -29,8 +29,9 @@ class Prober:
             await asyncio.sleep(PROBE_SECONDS)
 
     async def probe(self, machine: Machine) -> None:
+        tried_at = self._machines.now
         if await self._is_refused(machine):
-            self._machines.refuses(machine.machine)
+            self._machines.refuses(machine.machine, tried_at)
         else:
             self._machines.accepts(machine.machine)
 

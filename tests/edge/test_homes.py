@@ -106,9 +106,9 @@ async def test_what_is_not_heard_keeps_its_own_for_one_lease_and_not_longer(desk
 
 async def test_a_port_that_refuses_for_two_seconds_is_enough(desk: Desk) -> None:
     home = await desk.claim("nrt-a", NRT)
-    desk.machines.refuses("m3")
+    desk.machines.refuses("m3", desk.machines.now)
     desk.clock.now += REFUSED_SECONDS - 0.01
-    desk.machines.refuses("m3")
+    desk.machines.refuses("m3", desk.machines.now)
     assert await desk.claim("nrt-a", AMS) == home
     desk.clock.now += 0.02
     assert (await desk.claim("nrt-a", AMS)).machine == "m2"
@@ -116,10 +116,20 @@ async def test_a_port_that_refuses_for_two_seconds_is_enough(desk: Desk) -> None
 
 async def test_a_machine_that_is_started_within_two_seconds_keeps_its_own(desk: Desk) -> None:
     home = await desk.claim("nrt-a", NRT)
-    desk.machines.refuses("m3")
+    desk.machines.refuses("m3", desk.machines.now)
     desk.clock.now += REFUSED_SECONDS - 0.01
     await desk.begin(NRT, "second")
     desk.clock.now += 1
+    assert await desk.claim("nrt-a", AMS) == home
+
+
+async def test_a_refusal_that_was_on_its_way_while_a_machine_began_says_nothing_of_it(desk: Desk) -> None:
+    home = await desk.claim("nrt-a", NRT)
+    tried_at = desk.machines.now
+    desk.clock.now += 0.1
+    await desk.begin(NRT, "second")
+    desk.machines.refuses("m3", tried_at)
+    desk.clock.now += REFUSED_SECONDS
     assert await desk.claim("nrt-a", AMS) == home
 
 
