@@ -215,6 +215,7 @@ async def _open(
             tasks.append(Mover(db, archive, shipped).run())
     for task in tasks:
         running = asyncio.create_task(task)
+        running.add_done_callback(_tell_failure)
         stack.push_async_callback(_end, running)
     if placed.peers is not None:
         # The first request that moves must not wait for a library.
@@ -292,6 +293,12 @@ async def _list_origins(db: Database, cors: Cors, listed: asyncio.Event) -> None
             log.warning("origins_not_read", error=error.message)
             listed.set()
             await asyncio.sleep(RETRY_SECONDS)
+
+
+def _tell_failure(task: "asyncio.Task[None]") -> None:
+    """Nobody awaits it before the end, and what it did is done no more."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.critical("task_failed", task=str(task.get_coro()), exc_info=error)
 
 
 async def _end(task: "asyncio.Task[None]") -> None:

@@ -77,6 +77,13 @@ async def ask(peers: Peers, whom: Destination, path: str, kind: type[T], *said: 
     """What another machine answers, or what it refused, which is certain. Unavailable, NotFound, Conflict,
     Unauthenticated."""
     answer = await peers.ask(peers.at(whom), path, msgspec.msgpack.encode(said), seconds=seconds)
+    try:
+        return _read(answer, kind)
+    except msgspec.MsgspecError as error:
+        raise Unavailable("Another machine says what this release does not understand") from error
+
+
+def _read(answer: bytes, kind: type[T]) -> T:
     value, refused = msgspec.msgpack.decode(answer, type=tuple[msgspec.Raw, Refused | None])
     if refused is not None:
         raise _REFUSALS.get(refused.code, Unavailable)(refused.message, certain=True)

@@ -9,7 +9,6 @@ import structlog
 from app.edge.desk import Desk
 from app.edge.lease import HEARTBEAT_SECONDS, TICK_SECONDS
 from app.edge.ownership import Ownership
-from app.errors import AppError
 
 SESSION_BYTES = 8
 
@@ -40,8 +39,8 @@ class Heart:
         while True:
             try:
                 await self.beat()
-            except AppError as error:
-                log.warning("not_heard", error=error.message)
+            except Exception as error:  # noqa: BLE001 - a heart that stood still would let go of everything it owns
+                log.warning("not_heard", error=repr(error))
             self._watch()
             await asyncio.sleep(HEARTBEAT_SECONDS)
 

@@ -46,9 +46,12 @@ class Keeper:
         """The home of what this machine owns. Unavailable when it does not, or does not know yet."""
         home = await self._find(name)
         if not self._owning.owns(home):
-            home = await self._claim(name)
-            if home.machine == self._owning.me.machine and self._owning.has_left(home):
-                home = await self._keep(home)
+            await self._claim(name)
+            # Not what was answered: a session may have ended while that was on its way, and the row knows.
+            home = await self._find(name)
+            if home is not None and home.machine == self._owning.me.machine and self._owning.has_left(home):
+                await self._keep(home)
+                home = await self._find(name)
         if not self._owning.owns(home):
             raise Unavailable("This machine is not its home", certain=False)
         assert home is not None
@@ -110,9 +113,9 @@ class Keeper:
         self._owning.tell(given)
         return given
 
-    async def _keep(self, home: Home) -> Home:
+    async def _keep(self, home: Home) -> None:
         """A hand-over came to nothing, as far as we know. Under a new number it cannot come to anything later."""
-        return await self.raise_number(home, 0)
+        await self.raise_number(home, 0)
 
     async def _find(self, name: str) -> Home | None:
         return self._owning.newest(name, await self._db.read_one(homes.find_home, name))

@@ -40,9 +40,15 @@ class Liveness:
         self._hear(machine)
         return True
 
-    def refuses(self, machine: str) -> None:
-        """Its port has just refused a connection."""
-        self._refusing.setdefault(machine, self._clock())
+    @property
+    def now(self) -> float:
+        """The moment at which a port is tried; `refuses` is told it with the outcome."""
+        return self._clock()
+
+    def refuses(self, machine: str, tried_at: float) -> None:
+        """Its port has refused a connection; of a process that was heard since then that says nothing."""
+        if self._heard.get(machine, float("-inf")) <= tried_at:
+            self._refusing.setdefault(machine, self._clock())
 
     def accepts(self, machine: str) -> None:
         """Its port did not refuse: somebody is there, or nobody can tell."""

@@ -161,7 +161,7 @@ class Placer:
 
     async def _try(self, respond: Respond, scope: Scope, receive: Receive, send: Send) -> "_Kept | None":
         """Answer with what the replica finds; where that is a refusal that rests on rows, what was read of the body."""
-        kept, begun = _Kept(receive), _Begun(send)
+        kept, begun = _Kept(receive, KEPT_BYTES), _Begun(send)
         try:
             response = await respond(scope, kept, begun)
             if response.status_code not in RESTING_ON_ROWS:
@@ -180,18 +180,19 @@ class Placer:
     ) -> Receive | None:
         """Take the request to its home; where nobody is there, what was read of it, to ask for the home once more.
 
-        The same for a request that was brought here as to its home, or could not be brought there.
+        The same for a request that was brought here as to its home, or could not be brought there. A change that may
+        have come to a home is not taken to the next one: that has it too, from the backup.
         """
         machine = home.machine or ""
         if self._was_moved(scope) or self._was_in_vain(scope):
             self._suspect(machine)
             return receive
-        kept, begun = _Kept(receive), _Begun(send)
+        # Nothing of a body is kept on its way: it is read once somebody is there, and then it is not sent again.
+        kept, begun = _Kept(receive, 0), _Begun(send)
         try:
             await self._move(home, scope, kept, begun, until)
         except Unreachable as error:
             self._suspect(machine)
-            # What may have been done there is not done a second time.
             if begun.begun or (error.heard and method_of(scope) not in READING):
                 raise
             return kept.again()
@@ -229,24 +230,25 @@ class Placer:
 
 
 class _Kept:
-    """Hands on what arrives of a body and keeps it, up to KEPT_BYTES."""
+    """Hands on what arrives of a body and keeps it, up to `limit` bytes."""
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, limit: int) -> None:
         self._receive = receive
+        self._limit = limit
         self._messages: list[Message] = []
         self._size = 0
 
     async def __call__(self) -> Message:
         message = await self._receive()
         self._size += len(message.get("body", b""))
-        if self._size <= KEPT_BYTES:
+        if self._size <= self._limit:
             self._messages.append(message)
         return message
 
     def again(self) -> Receive:
         """The same body from its beginning. Unavailable when it was too large to be kept."""
-        if self._size > KEPT_BYTES:
-            raise Unavailable(f"A body of more than {KEPT_BYTES} bytes cannot be sent on once it was read")
+        if self._size > self._limit:
+            raise Unavailable(f"A body of more than {self._limit} bytes cannot be sent on once it was read")
         kept = iter(self._messages)
 
         async def receive() -> Message:

@@ -29,8 +29,9 @@ class Prober:
             await asyncio.sleep(PROBE_SECONDS)
 
     async def probe(self, machine: Machine) -> None:
+        tried_at = self._liveness.now
         if await self._is_refused(machine):
-            self._liveness.refuses(machine.machine)
+            self._liveness.refuses(machine.machine, tried_at)
         else:
             self._liveness.accepts(machine.machine)
 

@@ -60,6 +60,8 @@ class Arrivals:
         held = await self._epoch_here(store)
         if held != home.epoch:
             home = await self._pass_known_epochs(home, held)
+            # A guard made now is of the session that there is now, and the home was found in this one.
+            check()
             check = self._keeper.guard(home)
             if held is None or number_of(held) != home.number - 1:
                 await self._replace(home, store, held)

@@ -99,8 +99,8 @@ class Hub:
     async def stop(self, why: Callable[[], AppError]) -> None:
         """Finish what is in the mailbox, then close the file. Who still asks is told `why`."""
         if self._task is not None:
-            last = self._put_visit(_nothing)
-            self._mailbox.close(why)
+            last: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._mailbox.close(why, Visit(_nothing, last))
             await last
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -280,8 +280,14 @@ class Hub:
     async def _commit(self, draft: Draft, operations: list[Operation], now: int) -> None:
         commit = Commit([told.record for told in draft.told], operations, draft.events, draft.seq, now)
         self.told_from = await self.on_thread(self._store.write, commit)
-        await self.shipped()
-        self.check()
+        try:
+            await self.shipped()
+            self.check()
+        except Unavailable:
+            # The file is ahead of the state, over which nothing may be computed any more.
+            self._store.abandon()
+            self.broken(self)
+            raise
         self._state = draft.state()
         expiries = [one.record.entry.expires_at_ms for one in draft.told if one.record.entry is not None]
         self._expires_at_ms = min((at for at in (*expiries, self._expires_at_ms) if at is not None), default=None)

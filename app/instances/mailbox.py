@@ -88,9 +88,11 @@ class Mailbox:
         self._items.append(item)
         self._woken.set()
 
-    def close(self, why: Callable[[], AppError]) -> None:
-        """Take nothing more, and say why; what is in it stays to be done."""
+    def close(self, why: Callable[[], AppError], last: Visit) -> None:
+        """Take nothing more but a last visit, however full it is, and say why; what is in it stays to be done."""
         self._closed = why
+        self._items.append(last)
+        self._woken.set()
 
     def check_open(self) -> None:
         if self._closed is not None:

@@ -1,9 +1,12 @@
 """Parcels: copies of instances' files on their way to another machine, asked for in bounded pieces."""
 
 import asyncio
+import os
 import secrets
 import shutil
+import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -18,6 +21,8 @@ PIECE_BYTES = 4 << 20
 TOKEN_BYTES = 8
 # To copy the largest instance, on a disk that has other things to do.
 PACK_SECONDS = 30.0
+# Who fetches a copy has asked for a piece of it since.
+KEPT_SECONDS = 3 * PACK_SECONDS
 
 
 class Parcel(msgspec.Struct, frozen=True):
@@ -38,10 +43,19 @@ class Parcels:
 
     async def pack(self, write: Callable[[Path], Awaitable[None]]) -> bytes:
         """What is said of a copy that `write` makes: the answer to who asked for it."""
+        await asyncio.to_thread(self._forget_abandoned)
         token = secrets.token_hex(TOKEN_BYTES)
         path = self._folder / token
         await write(path)
         return msgspec.msgpack.encode(Parcel(token, path.stat().st_size))
+
+    def _forget_abandoned(self) -> None:
+        """Whoever asked for them has gone, or never heard of them."""
+        oldest = time.time() - KEPT_SECONDS
+        for path in self._folder.glob("*"):
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
 
     async def fetch(self, peer: Peer, path: str, instance_id: str, target: Path) -> None:
         """Ask a machine for a copy and write it to `target`. Unavailable."""
@@ -70,6 +84,7 @@ def _read_piece(path: Path, offset: int) -> bytes:
             file.seek(offset)
             piece = file.read(PIECE_BYTES)
             is_last = file.tell() == path.stat().st_size
+            os.utime(file.fileno())
     except FileNotFoundError as error:
         raise NotFound("There is no such copy", certain=True) from error
     if is_last:

@@ -31,19 +31,9 @@ class Replicas:
         await hub.on_thread(store.leave_checkpoints)
         await backup.hold(store.path, replica_of(backup.url, FOLDER, hub.id, hub.epoch))
         hub.let_go = lambda: backup.release(store.path)
-        if not backup.durable_all:
-            return
-
-        async def shipped() -> None:
-            try:
-                await backup.ship(store.path)
-            except Unavailable:
-                store.abandon()
-                hub.broken(hub)
-                raise
-
-        await backup.ship(store.path)
-        hub.shipped = shipped
+        if backup.durable_all:
+            await backup.ship(store.path)
+            hub.shipped = lambda: backup.ship(store.path)
 
     async def ship_new(self, instance_id: str, store: Store, thread: ThreadPoolExecutor) -> None:
         """Ship a file that has no hub yet: a clone is as safe as what it was made of."""

@@ -472,3 +472,32 @@ async def test_a_write_whose_answer_is_lost_is_not_repeated_by_the_machine_betwe
     finally:
         for line in lines:
             line.close()
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE"])
+async def test_a_change_that_may_have_come_to_a_home_is_not_made_at_the_next_one(method: str) -> None:
+    """The home is lost in the middle, and another machine has all that it had: also the change."""
+    lines: list[DelayProxy] = []
+    done: list[str] = []
+
+    def between(port: int) -> int:
+        lines.append(DelayProxy(port))
+        return lines[-1].port
+
+    async def home_of(name: str) -> Destination:
+        return Destination("ams", "m2") if done else Destination("fra", "m1")
+
+    async def change(request: Request) -> Response:
+        done.append(machine_of(request))
+        if done == ["m1"]:
+            lines[0].drop()
+        return json_response({})
+
+    routes = [Route(method, "/it/{id}", at_home(by="path"), change)]
+    try:
+        async with pair(routes, home_of=home_of, between=between) as both, client(both.replica) as asking:
+            answer = await asking.request(method, "/it/room")
+            assert (answer.status_code, answer.headers.get("retry-after"), done) == (503, "1", ["m1"])
+    finally:
+        for line in lines:
+            line.close()

@@ -3,12 +3,15 @@
 from collections.abc import Callable
 
 import httpx
+import msgspec
 import pytest
 import time_machine
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from app.edge import peer_port
+from app.edge import desk, peer_port
+from app.edge.desk import Distant
+from app.edge.homes import Machine
 from app.edge.peers import PING, SIGNATURE, Peers
 from app.edge.placement import Destination, at_primary
 from app.edge.router import Route
@@ -136,6 +139,20 @@ async def test_a_peer_that_is_gone_or_fails_is_unavailable() -> None:
         await both.primary.close()
         with pytest.raises(Unavailable):
             await both.replica.peers.ping(both.primary.peer)
+
+
+@pytest.mark.parametrize("said", [b"", b"pong", msgspec.msgpack.encode((1, None)), msgspec.msgpack.encode(([], None))])
+async def test_an_answer_of_another_release_is_unavailable(said: bytes) -> None:
+    """Machines are replaced one by one; a heart that died of that would not beat again."""
+    async with pair(ROUTES) as both:
+
+        async def answer(question: bytes, machine: str) -> bytes:
+            return said
+
+        both.primary.peers.answers[desk.BEGIN] = answer
+        asked = Distant(both.replica.peers, lambda: both.replica.peers.primary)
+        with pytest.raises(Unavailable, match="release"):
+            await asked.begin(Machine("m2", "ams"), "session")
 
 
 async def test_the_peer_port_hears_nobody_without_a_good_signature() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.edge import homes, migrate
+from app.edge import heart, homes, migrate
 from app.edge.database import Connection, Database, Transaction
 from app.edge.homes import Home, Machine
 from app.edge.lease import LEASE_SECONDS, PAUSE_SECONDS, Fenced, Lease
@@ -106,9 +106,9 @@ async def test_what_is_not_heard_keeps_its_own_for_one_lease_and_not_longer(desk
 
 async def test_a_port_that_refuses_for_two_seconds_is_enough(desk: Desk) -> None:
     home = await desk.claim("nrt-a", NRT)
-    desk.liveness.refuses("m3")
+    desk.liveness.refuses("m3", desk.liveness.now)
     desk.clock.now += REFUSED_SECONDS - 0.01
-    desk.liveness.refuses("m3")
+    desk.liveness.refuses("m3", desk.liveness.now)
     assert await desk.claim("nrt-a", AMS) == home
     desk.clock.now += 0.02
     assert (await desk.claim("nrt-a", AMS)).machine == "m2"
@@ -116,10 +116,20 @@ async def test_a_port_that_refuses_for_two_seconds_is_enough(desk: Desk) -> None
 
 async def test_a_machine_that_is_started_within_two_seconds_keeps_its_own(desk: Desk) -> None:
     home = await desk.claim("nrt-a", NRT)
-    desk.liveness.refuses("m3")
+    desk.liveness.refuses("m3", desk.liveness.now)
     desk.clock.now += REFUSED_SECONDS - 0.01
     await desk.begin(NRT, "second")
     desk.clock.now += 1
+    assert await desk.claim("nrt-a", AMS) == home
+
+
+async def test_a_refusal_that_was_on_its_way_while_a_machine_began_says_nothing_of_it(desk: Desk) -> None:
+    home = await desk.claim("nrt-a", NRT)
+    tried_at = desk.liveness.now
+    desk.clock.now += 0.1
+    await desk.begin(NRT, "second")
+    desk.liveness.refuses("m3", tried_at)
+    desk.clock.now += REFUSED_SECONDS
     assert await desk.claim("nrt-a", AMS) == home
 
 
@@ -306,6 +316,27 @@ async def test_after_a_pause_a_lease_is_held_once_a_later_heartbeat_is_answered(
         lease.check()
     lease.renew("s", lease.sending())
     lease.check()
+
+
+async def test_a_heart_beats_on_whatever_became_of_a_beat(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heart, "HEARTBEAT_SECONDS", 0.001)
+    begun: list[str] = []
+
+    class Stumbling(Desk):
+        async def begin(self, machine: Machine, session: str) -> Position:
+            begun.append(session)
+            if len(begun) == 1:
+                raise LookupError("what nobody thought of")
+            return await super().begin(machine, session)
+
+    here = Here()
+    beating = asyncio.create_task(heart.Heart(here.owning, Stumbling(desk._db), lambda: None).run())
+    async with asyncio.timeout(10):
+        while not here.owning.lease.held:
+            await asyncio.sleep(0.001)
+    beating.cancel()
+    await asyncio.wait([beating])
+    assert len(begun) == 2
 
 
 async def test_rows_are_believed_once_the_replica_has_come_to_where_the_session_began() -> None:

@@ -327,7 +327,7 @@ class Play:
         if machine.up or machine.host_lost:
             self.known.accepts(name)
         else:
-            self.known.refuses(name)
+            self.known.refuses(name, self.known.now)
 
     def call_lost(self, name: str, prompt: bool) -> None:
         """An operator says so, of a machine that is really gone."""

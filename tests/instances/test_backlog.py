@@ -1,10 +1,12 @@
 """The backlog: what was read and is not answered yet is bounded in bytes, and nothing of it is lost."""
 
+import asyncio
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
+from app.errors import Unavailable
 from app.instances.backlog import FRAME_BYTES_IN_FLIGHT, Backlog
 from app.instances.mailbox import MAILBOX, TURN_BYTES, TURN_CHANGES, Ask, Mailbox
 from tests.instances.live import CLOCKWORK, held, live
@@ -93,3 +95,28 @@ async def test_a_hub_that_has_too_much_to_do_says_so_and_goes_on(tmp_path: Path)
             assert (await peer.hear())["value"] == 1
             await peer.say("set", key="k", value=2, opId="late")
             assert [frame["type"] for frame in await peer.until("ack")] == ["key_updated", "ack"]
+
+
+async def test_a_hub_that_has_too_much_to_do_is_closed_all_the_same(tmp_path: Path) -> None:
+    """One that went on would write the file under whoever opens it next."""
+    async with live(tmp_path) as served:
+        name = await served.make("room")
+        async with served.joined(name) as peer:
+            hub = await served.hubs.open(name)
+            (member,) = hub.audience.members.values()
+            async with held(hub):
+                await peer.say("set", key="k", value=1)
+                await peer.alive()
+                for _ in range(MAILBOX):
+                    hub.post(member, (), None)
+                served.hubs.fence()
+                await served.until(lambda: not served.hubs.seen())
+                # The next one waits for this one.
+                opening = asyncio.create_task(served.hubs.open(name))
+                await asyncio.sleep(0)
+                assert not opening.done()
+            assert await opening is not hub
+            with pytest.raises(Unavailable, match="being closed"):
+                hub.post(member, (), None)
+            with pytest.raises(Unavailable, match="being closed"):
+                await hub.entries()

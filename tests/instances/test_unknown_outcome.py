@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from app.edge.lease import Fenced
 from app.errors import Unavailable
 from app.instances.hub import Hub
 from app.instances.mailbox import Ask
@@ -134,3 +135,21 @@ async def test_where_nobody_can_tell_nothing_more_is_changed_until_it_is_opened_
 
 def test_it_is_an_answer_that_may_be_tried_again() -> None:
     assert OutcomeUnknown().status == 503
+
+
+async def test_what_was_committed_and_not_acknowledged_is_never_computed_over(hub: Hub) -> None:
+    """The lease was in doubt for a moment, just then; it is held again before the hub is closed."""
+    told: list[Hub] = []
+    answers = iter([None, Fenced()])
+
+    def check() -> None:
+        if (answer := next(answers, None)) is not None:
+            raise answer
+
+    hub.broken, hub.check = told.append, check
+    with pytest.raises(Fenced):
+        await put(hub, "second")
+    assert hub in told
+    # It changes nothing, so only its name would be written, with a seq that the file has passed.
+    with pytest.raises(Unavailable, match="being closed"):
+        await put(hub, "first", "named")

@@ -1,0 +1,110 @@
+"""Arrivals: a file is opened under the session in which its home was found, and under no later one."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from app.edge import migrate
+from app.edge.clock import now_ms
+from app.edge.database import Database
+from app.edge.homes import Home, Machine
+from app.edge.keeper import Keeper
+from app.edge.lease import Fenced, Lease
+from app.edge.machines import Machines
+from app.edge.node import Node
+from app.edge.ownership import Ownership
+from app.edge.peers import Peers
+from app.edge.registry import Registry
+from app.errors import Unavailable
+from app.instances.arrivals import Arrivals
+from app.instances.store import Retention, Stores
+from app.regions import Regions
+
+pytestmark = pytest.mark.anyio
+
+HERE, THERE = Machine("m3", "nrt"), Machine("m2", "ams")
+ROOM = "room"
+
+
+class Line(Registry):
+    """Answers that are on their way for as long as `held` is shut."""
+
+    held: asyncio.Event | None = None
+    answered = False
+
+    async def claim(self, name: str, asker: Machine) -> Home:
+        home = await super().claim(name, asker)
+        self.answered = True
+        if asker == HERE and self.held is not None:
+            await self.held.wait()
+        return home
+
+
+class Owner:
+    """The machine `HERE` with a registry at hand, whose replica holds all that was committed."""
+
+    def __init__(self, db: Database, folder: Path) -> None:
+        self.registry = Line(db, Machines({}), lambda connection, name: HERE.region)
+        self.node = Node(HERE.region, HERE.machine, is_primary=False)
+        self.owning = Ownership(HERE, Lease(), self.node)
+        self.stores = Stores(folder, Retention())
+        self.keeper = Keeper(db, self.owning, self.registry)
+        self.arrivals = Arrivals(self.keeper, Peers(Regions(machine=HERE.machine), HERE.machine), self.stores, None)
+
+    async def begin(self, session: str) -> None:
+        position = await self.registry.begin(HERE, session)
+        self.node.advance(position)
+        self.owning.begin(session, self.owning.lease.sending(), position)
+
+    async def lose(self) -> None:
+        """Somebody else becomes the home, and this machine begins anew."""
+        await self.registry.begin(THERE, "theirs")
+        await self.registry.lose(HERE.machine)
+        assert (await self.registry.claim(ROOM, THERE)).machine == THERE.machine
+        await self.begin("second")
+
+
+@pytest.fixture
+async def owner(tmp_path: Path) -> AsyncIterator[Owner]:
+    path = tmp_path / "core.db"
+    migrate.migrate(path, "core")
+    db = Database(path)
+    db.open()
+    made = Owner(db, tmp_path / "instances")
+    await made.begin("first")
+    yield made
+    made.stores.close()
+    await db.close()
+
+
+async def test_a_home_that_was_found_in_a_session_that_ended_meanwhile_is_not_opened(owner: Owner) -> None:
+    """The file was looked at for long; somebody else acknowledges for the instance by now."""
+    home = await owner.registry.claim(ROOM, HERE)
+    thread, go = owner.stores.thread_of(ROOM), threading.Event()
+    store = owner.stores.store(ROOM)
+    thread.submit(store.open, now_ms(), home.epoch)
+    thread.submit(store.close)
+    await owner.registry.raise_number(home, 0)
+    thread.submit(go.wait, 10)
+    bringing = asyncio.create_task(owner.arrivals.bring(ROOM))
+    while not thread._work_queue.qsize():
+        await asyncio.sleep(0)
+
+    await owner.lose()
+    go.set()
+    with pytest.raises(Fenced):
+        await bringing
+
+
+async def test_an_answer_that_was_on_its_way_while_a_session_ended_is_worth_nothing(owner: Owner) -> None:
+    owner.registry.held = asyncio.Event()
+    requiring = asyncio.create_task(owner.keeper.require(ROOM))
+    while not owner.registry.answered:
+        await asyncio.sleep(0)
+    await owner.lose()
+    owner.registry.held.set()
+    with pytest.raises(Unavailable):
+        await requiring
