@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, WebSocketE
 
 from app.errors import AppError
 from app.instances.restoration import fetch, read_position
-from tests.cluster.backing import is_alive
+from tests.cluster.backing import is_alive, rows
 from tests.cluster.cast import Cluster, Machine, running, until
 from tests.conftest import ADMIN_TOKEN
 from tests.instances.conftest import Peer, dial
@@ -22,6 +22,8 @@ from tests.replication.conftest import ON_LITEFS
 
 _numbers = itertools.count(1)
 BACK_SECONDS = 30.0
+# Of each of the hasty machines.
+OPEN_INSTANCES = 3
 
 Frame = dict[str, Any]
 
@@ -65,6 +67,12 @@ def where(machine: Machine, room: str) -> Frame:
     assert answer.status_code in (200, 503), answer.text
     seen: Frame = answer.json() if answer.status_code == 200 else {}
     return seen
+
+
+def home_of(homes: Homes, room: str) -> tuple[str, float]:
+    """Who owns a room, and since when, in seconds."""
+    machine, at_ms = rows(homes.primary.database, f"SELECT machine, given_at_ms FROM homes WHERE name = '{room}'")[0]
+    return machine, at_ms / 1000
 
 
 def kill_all(machine: Machine) -> None:
@@ -164,10 +172,12 @@ def guests() -> Iterator[Any]:
         guest.leave()
 
 
-def open_homes(kind: str, factory: pytest.TempPathFactory, **environ: str) -> Iterator[Homes]:
+def open_homes(kind: str, factory: pytest.TempPathFactory, module: str = "app.cli", **environ: str) -> Iterator[Homes]:
+    """`module` is the release that they run."""
     folder = factory.mktemp("h")
     replica = folder / "replica"
-    with running(kind, folder, direct=True, LITESTREAM_REPLICA_URL=f"file://{replica}", **environ) as made:
+    environ["LITESTREAM_REPLICA_URL"] = f"file://{replica}"
+    with running(kind, folder, direct=True, module=module, **environ) as made:
         made.__class__ = Homes
         assert isinstance(made, Homes)
         made.replica = replica
@@ -184,4 +194,13 @@ def durable_homes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
     yield from open_homes("standin", tmp_path_factory, DURABLE_ACK=request.param)
 
 
-__all__ = ["Guest", "Homes", "where"]
+@pytest.fixture(scope="session")
+def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Homes]:
+    """Machines that soon find out who does not answer and soon spool who was here, and have few instances open.
+
+    Shared: who takes one of them away brings it back.
+    """
+    yield from open_homes("standin", tmp_path_factory, module="tests.homes.hasty", OPEN_INSTANCES=str(OPEN_INSTANCES))
+
+
+__all__ = ["Guest", "Homes", "home_of", "where"]

@@ -21,10 +21,9 @@ from app.settings import read_place
 from cluster import machines
 from cluster.engines import ENGINES
 from cluster.machines import REGIONS
-from tests.cluster.backing import rows
 from tests.cluster.cast import AMS, NRT, PRIMARY, Machine, until
 from tests.homes.acknowledged import Writer
-from tests.homes.conftest import Guest, Homes, where
+from tests.homes.conftest import Guest, Homes, home_of, where
 
 Guests = Callable[[str], Guest]
 
@@ -49,7 +48,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Homes]:
     fra, ams, nrt = made.machines
     ports = {PRIMARY: fra.peer_port, AMS: ams.line.port, NRT: nrt.peer_port}
     for machine in made.machines:
-        machine.module = "tests.homes.short_lease"
+        machine.module = "tests.homes.hasty"
         machine.environ["PEERS"] = machines.peers(ports)
     ams.environ["PEERS"] = machines.peers(ports | {PRIMARY: fra.line.port})
     try:
@@ -95,12 +94,6 @@ def writing(*writers: Writer) -> Iterator[None]:
     finally:
         for writer in writers:
             writer.leave()
-
-
-def home_of(homes: Homes, room: str) -> tuple[str, float]:
-    """Who owns a room, and since when."""
-    machine, at_ms = rows(homes.primary.database, f"SELECT machine, given_at_ms FROM homes WHERE name = '{room}'")[0]
-    return machine, at_ms / 1000
 
 
 def ask_until(machine: Machine, room: str, seconds: float) -> list[httpx.Response]:
