@@ -22,8 +22,9 @@ from tests.replication.conftest import ON_LITEFS
 
 _numbers = itertools.count(1)
 BACK_SECONDS = 30.0
-# Of each of the hasty machines.
+# Of each of the hasty machines: how many it has open, and how long its port may refuse before it is taken for gone.
 OPEN_INSTANCES = 3
+REFUSED_SECONDS = 10.0
 
 Frame = dict[str, Any]
 
@@ -196,11 +197,13 @@ def durable_homes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
 
 @pytest.fixture(scope="session")
 def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Homes]:
-    """Machines that soon find out who does not answer and soon spool who was here, and have few instances open.
+    """Machines that soon find out who does not answer and soon spool who was here, have few instances open,
+    and time to start again.
 
     Shared: who takes one of them away brings it back.
     """
-    yield from open_homes("standin", tmp_path_factory, module="tests.homes.hasty", OPEN_INSTANCES=str(OPEN_INSTANCES))
+    bounds = {"OPEN_INSTANCES": str(OPEN_INSTANCES), "REFUSED_SECONDS": str(REFUSED_SECONDS)}
+    yield from open_homes("standin", tmp_path_factory, module="tests.homes.hasty", **bounds)
 
 
 __all__ = ["Guest", "Homes", "home_of", "where"]

@@ -1,6 +1,6 @@
 """The release of this tree with its times shortened, so that a test need not wait for them; started by tests.
 
-Leases last LEASE_SECONDS where that is set; at most OPEN_INSTANCES are open where that is.
+LEASE_SECONDS, REFUSED_SECONDS and OPEN_INSTANCES are the test's where it sets them.
 """
 
 import os
@@ -14,9 +14,11 @@ forward.FIRST_CARE_SECONDS = tunnel.ANSWER_SECONDS = peers.PING_SECONDS = 0.5
 
 if __name__ == "__main__":
     from app import cli
+    from app.edge import machines
     from app.instances.hubs import OPEN_INSTANCES, Hubs
     from app.ops import chores
 
+    machines.REFUSED_SECONDS = float(os.environ.get("REFUSED_SECONDS", machines.REFUSED_SECONDS))
     chores.HOUSEKEEPING_SECONDS = 0.2
     bounds = Hubs.__init__.__kwdefaults__
     assert bounds["most_open"] == OPEN_INSTANCES

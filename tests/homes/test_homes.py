@@ -16,7 +16,7 @@ from websockets.exceptions import InvalidStatus
 
 from tests.cluster.backing import rows
 from tests.cluster.cast import AMS, NRT, PRIMARY, Machine, until
-from tests.homes.conftest import OPEN_INSTANCES, Guest, Homes, home_of, kill_all, where
+from tests.homes.conftest import OPEN_INSTANCES, REFUSED_SECONDS, Guest, Homes, home_of, kill_all, where
 
 RESUMED_SECONDS = 5.0
 Guests = Callable[[str], Guest]
@@ -139,7 +139,7 @@ def _home_row(homes: Homes, room: str, asked: Machine) -> str:
 
 
 def test_a_home_that_is_full_says_when_to_try_again_and_stays_the_home(hasty: Homes, guests: Guests) -> None:
-    fra, ams, nrt = hasty.machines
+    fra, ams, _ = hasty.machines
     *rooms, other = (hasty.room("nrt") for _ in range(OPEN_INSTANCES + 1))
     there = [guests(room) for room in rooms]
     for guest in there:
@@ -156,6 +156,24 @@ def test_a_home_that_is_full_says_when_to_try_again_and_stays_the_home(hasty: Ho
     there[0].leave()
     until(lambda: fra.get(f"/api/instances/{other}/keys").status_code == 200)
     assert where(fra, other)["machine"] == NRT
+
+
+def test_an_owner_whose_port_refuses_for_a_moment_keeps_what_it_has_whoever_asks(hasty: Homes, guests: Guests) -> None:
+    _, ams, nrt = hasty.machines
+    room = hasty.room("ams")
+    guest = guests(room)
+    guest.come_back([ams])
+    guest.set("a", 1)
+    epoch = guest.epoch
+    ams.kill()
+    killed = time.monotonic()
+    # Long enough that the primary has found nobody there, and would give it away.
+    while time.monotonic() - killed < REFUSED_SECONDS / 5:
+        answer = nrt.get(f"/api/instances/{room}/keys")
+        assert (answer.status_code, "retry-after" in answer.headers) == (503, True), answer.text
+    ams.start()
+    guest.come_back([nrt])
+    assert (home_of(hasty, room)[0], guest.epoch, guest.syncs, guest.values) == (AMS, epoch, 1, {"a": 1})
 
 
 class PortAndFiles(threading.Thread):
