@@ -83,9 +83,8 @@ class Registry:
         if region is None:
             raise NotFound("Nothing has this name")
         if home is None:
-            return await self._db.write(
-                homes.claim, name, self._pick(asker, region, None), None, self._mark(), now_ms()
-            )
+            to = self._pick(asker, region, None)
+            return await self._db.write(homes.claim, name, to, None, self._mark(), now_ms())
         if not self._takes_away or not self._liveness.is_gone(home.machine):
             self._doubted[home.machine] = time.monotonic()
             return home
@@ -132,8 +131,6 @@ class Registry:
         return homes.find_home(connection, name), self._region_of(connection, name)
 
     async def _take_away(self, gone: str, name: str, to: Machine) -> Home:
-        if to.machine == gone:
-            raise Unavailable("No machine can own this now")
         with self._liveness.leaving(gone):
             try:
                 return await self._db.write(homes.claim, name, to, gone, self._mark(), now_ms())
@@ -142,10 +139,14 @@ class Registry:
                 self._liveness.ended(gone)
 
     def _pick(self, asker: Machine, region: str, gone: str | None) -> Machine:
-        if asker.region == region:
-            return asker
-        there = (machine for machine in self.alive() if machine.region == region and machine.machine != gone)
-        return next(there, asker)
+        """Who is to own something. Unavailable where only one could that would lose it at once: it has just woken up,
+        and would never have had the file that the next owner waits for."""
+        able = [machine for machine in (asker, *self.alive()) if not self._liveness.is_gone(machine.machine)]
+        there = (machine for machine in able if machine.region == region and machine.machine != gone)
+        picked = next(there, asker)
+        if picked.machine == gone or self._liveness.is_gone(picked.machine):
+            raise Unavailable("No machine can own this now")
+        return picked
 
     def _is_silent(self, machine: str) -> bool:
         if time.monotonic() - self._doubted.get(machine, float("-inf")) < DOUBT_SECONDS:

@@ -78,6 +78,9 @@ async def sync(request: Request) -> Response:
     check_id(instance_id, NO_INSTANCE)
     rooms: Rooms = request.scope["state"]["rooms"]
     admitted = await _admit(request, rooms, instance_id)
+    if admitted is not None:
+        # What cannot be opened now is 503 with Retry-After; a socket that is open could only be closed.
+        await rooms.hubs.open(instance_id)
     wish = _wish(request, instance_id)
     return Upgrade(lambda socket: Connection(socket, rooms, wish, admitted))
 

@@ -196,9 +196,18 @@ class Cluster(Cast):
 
 @contextmanager
 def running(
-    kind: str, folder: Path, replay: str = "forward", *, direct: bool = False, **environ: str
+    kind: str,
+    folder: Path,
+    replay: str = "forward",
+    *,
+    direct: bool = False,
+    module: str = "app.cli",
+    **environ: str,
 ) -> Iterator[Cluster]:
+    """`module` is the release that they run."""
     cluster = Cluster(ENGINES[kind](folder, list(REGIONS)), folder, replay, direct=direct, **environ)
+    for member in cluster.machines:
+        member.module = module
     try:
         cluster.start()
         yield cluster

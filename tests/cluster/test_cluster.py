@@ -4,16 +4,19 @@ import re
 import signal
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
+from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from app.identity.ids import new_id
-from tests.cluster.cast import PRIMARY, Cluster, running, until
+from tests.cluster.cast import PRIMARY, Cluster, Machine, running, until
 from tests.conftest import STOP_SECONDS
-from tests.instances.conftest import Peer
+from tests.instances.conftest import Peer, dial
 from tests.projects.conftest import Person
 
 REPLICAS = (1, 2)
@@ -164,6 +167,38 @@ def test_a_socket_opens_through_any_machine_and_hears_all(cluster: Cluster) -> N
         assert cluster.ask(2, alice, "GET", f"/api/instances/{instance}/keys/a").json()["value"] == 1
         assert cluster.ask(1, alice, "PUT", f"/api/instances/{instance}/keys/b", {"value": 2}).status_code == 201
         assert peers[2].until("key_updated")[-1]["key"] == "b"
+
+
+def test_a_ticket_lets_one_socket_in_wherever_it_is_brought_also_after_a_move(cluster: Cluster) -> None:
+    alice = cluster.person()
+    made = {"name": "room", "region": "ams"}
+    room = cluster.make(alice, f"/api/projects/{cluster.project(alice)['id']}/instances", made)["id"]
+    # Home is where a ticket is used up, whoever is asked for the socket.
+    assert cluster.ask(2, alice, "GET", f"/api/instances/{room}/keys").status_code == 200
+    token = cluster.make(alice, "/api/ws-token", {"instanceId": room})["token"]
+    together = Barrier(2)
+
+    def bring(member: int) -> int:
+        together.wait()
+        return came_in(cluster.machines[member], room, token)
+
+    with ThreadPoolExecutor() as pool:
+        assert sorted(pool.map(bring, (0, 2))) == [101, 401]
+    moved = cluster.primary.command("instances", "move", room, "--to", "nrt")
+    assert moved.returncode == 0, moved.stderr
+    assert [came_in(member, room, token) for member in cluster.machines] == [401, 401, 401]
+    assert (
+        came_in(cluster.machines[1], room, cluster.make(alice, "/api/ws-token", {"instanceId": room})["token"]) == 101
+    )
+
+
+def came_in(machine: Machine, room: str, token: str) -> int:
+    """The status of a handshake with a ticket."""
+    try:
+        with dial(machine, room, token=token):
+            return 101
+    except InvalidStatus as refused:
+        return refused.response.status_code
 
 
 def test_the_lines_delay_is_paid_once_for_a_write(cluster: Cluster) -> None:

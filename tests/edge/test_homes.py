@@ -137,6 +137,7 @@ async def test_a_primary_that_starts_gives_nothing_away_for_one_lease(desk: Desk
     home = await desk.claim("nrt-a", NRT)
     again = Desk(db)
     again.clock.now += LEASE_SECONDS
+    await again.begin(AMS, "second")
     assert await again.claim("nrt-a", AMS) == home
     again.clock.now += PACE_SECONDS + 0.01
     assert (await again.claim("nrt-a", AMS)).machine == "m2"
@@ -160,9 +161,22 @@ async def test_nobody_else_there_is_unavailable_and_takes_nothing_away(desk: Des
     assert (await db.read(homes.list_homes_of, "m3", "", 10))[0].number == 1
 
 
+async def test_a_machine_that_has_just_woken_is_given_nothing_before_it_begins_anew(desk: Desk) -> None:
+    """It would lose at once what it never opened, and whoever has that next would wait for a file that is nowhere."""
+    desk.clock.now += LEASE_SECONDS + PACE_SECONDS + 1
+    for asked in ("nrt-a", "sin-a"):
+        with pytest.raises(Unavailable):
+            await desk.claim(asked, NRT)
+    assert await desk.beat(AMS, "session-of-m2")
+    assert (await desk.claim("sin-a", AMS)).machine == "m2"
+    await desk.begin(NRT, "second")
+    assert (await desk.claim("nrt-a", NRT)).number == 1
+
+
 async def test_no_heartbeat_is_answered_while_something_is_taken_away(desk: Desk, db: Database) -> None:
     await desk.claim("nrt-a", NRT)
     desk.clock.now += LEASE_SECONDS + PACE_SECONDS + 1
+    assert await desk.beat(AMS, "session-of-m2")
     held = HeldUp(db)
     await held.begun()
     taking = asyncio.ensure_future(desk.claim("nrt-a", AMS))
@@ -177,6 +191,7 @@ async def test_no_heartbeat_is_answered_while_something_is_taken_away(desk: Desk
 async def test_a_machine_that_begins_first_loses_nothing_to_who_asked_meanwhile(desk: Desk, db: Database) -> None:
     home = await desk.claim("nrt-a", NRT)
     desk.clock.now += LEASE_SECONDS + PACE_SECONDS + 1
+    assert await desk.beat(AMS, "session-of-m2")
     held = HeldUp(db)
     await held.begun()
     beginning = asyncio.ensure_future(desk.begin(NRT, "second"))

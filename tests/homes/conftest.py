@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, WebSocketE
 
 from app.errors import AppError
 from app.instances.restoration import fetch, read_position
-from tests.cluster.backing import is_alive
+from tests.cluster.backing import is_alive, rows
 from tests.cluster.cast import Cluster, Machine, running, until
 from tests.conftest import ADMIN_TOKEN
 from tests.instances.conftest import Peer, dial
@@ -22,6 +22,9 @@ from tests.replication.conftest import ON_LITEFS
 
 _numbers = itertools.count(1)
 BACK_SECONDS = 30.0
+# Of each of the hasty machines: how many it has open, and how long its port may refuse before it is taken for gone.
+OPEN_INSTANCES = 3
+REFUSED_SECONDS = 10.0
 
 Frame = dict[str, Any]
 
@@ -65,6 +68,12 @@ def where(machine: Machine, room: str) -> Frame:
     assert answer.status_code in (200, 503), answer.text
     seen: Frame = answer.json() if answer.status_code == 200 else {}
     return seen
+
+
+def home_of(homes: Homes, room: str) -> tuple[str, float]:
+    """Who owns a room, and since when, in seconds."""
+    machine, at_ms = rows(homes.primary.database, f"SELECT machine, given_at_ms FROM homes WHERE name = '{room}'")[0]
+    return machine, at_ms / 1000
 
 
 def kill_all(machine: Machine) -> None:
@@ -165,11 +174,19 @@ def guests() -> Iterator[Any]:
 
 
 def open_homes(
-    kind: str, factory: pytest.TempPathFactory, replay: str = "forward", *, direct: bool = True, **environ: str
+    kind: str,
+    factory: pytest.TempPathFactory,
+    replay: str = "forward",
+    *,
+    direct: bool = True,
+    module: str = "app.cli",
+    **environ: str,
 ) -> Iterator[Homes]:
+    """`module` is the release that they run."""
     folder = factory.mktemp("h")
     replica = folder / "replica"
-    with running(kind, folder, replay, direct=direct, LITESTREAM_REPLICA_URL=f"file://{replica}", **environ) as made:
+    environ["LITESTREAM_REPLICA_URL"] = f"file://{replica}"
+    with running(kind, folder, replay, direct=direct, module=module, **environ) as made:
         made.__class__ = Homes
         assert isinstance(made, Homes)
         made.replica = replica
@@ -186,4 +203,15 @@ def durable_homes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
     yield from open_homes("standin", tmp_path_factory, DURABLE_ACK=request.param)
 
 
-__all__ = ["Guest", "Homes", "where"]
+@pytest.fixture(scope="session")
+def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Homes]:
+    """Machines that soon find out who does not answer and soon spool who was here, have few instances open,
+    and time to start again.
+
+    Shared: who takes one of them away brings it back.
+    """
+    bounds = {"OPEN_INSTANCES": str(OPEN_INSTANCES), "REFUSED_SECONDS": str(REFUSED_SECONDS)}
+    yield from open_homes("standin", tmp_path_factory, module="tests.homes.hasty", **bounds)
+
+
+__all__ = ["Guest", "Homes", "home_of", "where"]

@@ -1,14 +1,22 @@
 """Homes over real machines: each instance on one machine of its region, and on another when that is gone."""
 
+import errno
+import os
 import shutil
 import signal
+import socket
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+
+import pytest
+from websockets.exceptions import InvalidStatus
 
 from tests.cluster.backing import rows
 from tests.cluster.cast import AMS, NRT, PRIMARY, Machine, until
-from tests.homes.conftest import Guest, Homes, kill_all, where
+from tests.homes.conftest import OPEN_INSTANCES, REFUSED_SECONDS, Guest, Homes, home_of, kill_all, where
 
 RESUMED_SECONDS = 5.0
 Guests = Callable[[str], Guest]
@@ -128,3 +136,101 @@ def _home_row(homes: Homes, room: str, asked: Machine) -> str:
     asked.get(f"/api/instances/{room}/keys")
     machine: str = rows(homes.primary.database, f"SELECT machine FROM homes WHERE name = '{room}'")[0][0]
     return machine
+
+
+def test_a_home_that_is_full_says_when_to_try_again_and_stays_the_home(hasty: Homes, guests: Guests) -> None:
+    fra, ams, _ = hasty.machines
+    *rooms, other = (hasty.room("nrt") for _ in range(OPEN_INSTANCES + 1))
+    there = [guests(room) for room in rooms]
+    for guest in there:
+        guest.come_back([ams])
+    answer = fra.get(f"/api/instances/{other}/keys")
+    assert (answer.status_code, int(answer.headers["retry-after"]) > 0) == (503, True), answer.text
+    with pytest.raises(InvalidStatus) as refused:
+        guests(other).come(ams)
+    response = refused.value.response
+    assert (response.status_code, int(response.headers["retry-after"]) > 0) == (503, True)
+    assert home_of(hasty, other)[0] == NRT
+    for number, guest in enumerate(there):
+        guest.set("still", number)
+    there[0].leave()
+    until(lambda: fra.get(f"/api/instances/{other}/keys").status_code == 200)
+    assert where(fra, other)["machine"] == NRT
+
+
+def test_an_owner_whose_port_refuses_for_a_moment_keeps_what_it_has_whoever_asks(hasty: Homes, guests: Guests) -> None:
+    _, ams, nrt = hasty.machines
+    room = hasty.room("ams")
+    guest = guests(room)
+    guest.come_back([ams])
+    guest.set("a", 1)
+    epoch = guest.epoch
+    ams.kill()
+    killed = time.monotonic()
+    # Long enough that the primary has found nobody there, and would give it away.
+    while time.monotonic() - killed < REFUSED_SECONDS / 5:
+        answer = nrt.get(f"/api/instances/{room}/keys")
+        assert (answer.status_code, "retry-after" in answer.headers) == (503, True), answer.text
+    ams.start()
+    guest.come_back([nrt])
+    assert (home_of(hasty, room)[0], guest.epoch, guest.syncs, guest.values) == (AMS, epoch, 1, {"a": 1})
+
+
+class PortAndFiles(threading.Thread):
+    """Watches whether a machine's peer port refuses while its process has files of instances open."""
+
+    def __init__(self, machine: Machine) -> None:
+        super().__init__(daemon=True)
+        self.machine = machine
+        self.refused, self.held, self.exposed = 0, 0, list[str]()
+        self._enough = threading.Event()
+
+    def run(self) -> None:
+        while not self._enough.wait(0.001):
+            # Between two looks at the port, so that none that has changed meanwhile counts.
+            before, files, after = self._refuses(), self._files(), self._refuses()
+            self.refused += before
+            self.held += bool(files)
+            self.exposed += files if before and after else []
+
+    def finish(self) -> None:
+        self._enough.set()
+        self.join()
+
+    def _refuses(self) -> bool:
+        with socket.socket() as tried:
+            return tried.connect_ex(("127.0.0.1", self.machine.peer_port)) == errno.ECONNREFUSED
+
+    def _files(self) -> list[str]:
+        assert self.machine.process is not None
+        found = []
+        with suppress(OSError):
+            for descriptor in Path(f"/proc/{self.machine.process.pid}/fd").iterdir():
+                with suppress(OSError):
+                    found.append(os.readlink(descriptor))
+        return [name for name in found if name.startswith(f"{self.machine.data_dir}/instances/")]
+
+
+def test_the_peer_port_opens_before_the_first_instance_and_closes_after_the_last(hasty: Homes, guests: Guests) -> None:
+    """Whoever refuses there is taken for gone: what it still had open would have two owners."""
+    nrt = hasty.machines[2]
+    for _ in range(OPEN_INSTANCES):
+        guest = guests(hasty.room("nrt"))
+        guest.come_back([nrt])
+        guest.set("a", 1)
+    watch = PortAndFiles(nrt)
+    watch.start()
+    try:
+        until(lambda: watch.held)
+        assert nrt.stop() == 0
+        nrt.start()
+        guest.come_back([nrt])
+        nrt.kill()
+        # What a killed process left open is opened at once.
+        nrt.start()
+        held = watch.held
+        until(lambda: watch.held > held)
+    finally:
+        watch.finish()
+    assert watch.refused
+    assert not watch.exposed
