@@ -9,8 +9,8 @@ import json
 import threading
 import time
 from bisect import bisect_right
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
@@ -105,37 +105,40 @@ class Guest(threading.Thread):
                     if self._stopped.is_set():
                         return
 
-    def _come(self) -> ClientConnection:
+    @contextmanager
+    def _come(self) -> Iterator[ClientConnection]:
         """A socket that has been greeted and told all that was missed. It tries until somebody lets it in."""
         until = time.monotonic() + WAIT_SECONDS
-        for port in itertools.cycle(self._ports):
-            with suppress(WebSocketException, OSError):
-                return self._enter(port)
-            if time.monotonic() > until:
-                raise Refused("no machine lets the client in")
-            time.sleep(AGAIN_SECONDS)
-        raise AssertionError
+        with ExitStack() as stack:
+            socket: ClientConnection
+            for port in itertools.cycle(self._ports):
+                with suppress(WebSocketException, OSError):
+                    socket = stack.enter_context(self._dial(port))
+                    self._greet(socket)
+                    break
+                stack.close()
+                if time.monotonic() > until:
+                    raise Refused("no machine lets the client in")
+                time.sleep(AGAIN_SECONDS)
+            yield socket
 
-    def _enter(self, port: int) -> ClientConnection:
+    def _dial(self, port: int) -> AbstractContextManager[ClientConnection]:
         query = {"apiKey": self._token}
         if self.greetings:
             query |= {"since": str(self._seq), "epoch": self.epoch}
         address = f"ws://127.0.0.1:{port}/sync/{self._instance_id}?{urlencode(query)}"
-        socket = connect(address, proxy=None, compression=None, close_timeout=1)
-        try:
-            greeting = _hear(socket)
-            if greeting["type"] != "auth_success":
-                raise ConnectionError(greeting["type"])
-            let_in = Greeting(time.monotonic(), greeting["epoch"])
-            if not self.greetings:
-                self._take_all(_hear(socket))
-            while self._seq < greeting["seq"]:
-                self._take(_hear(socket))
-        except BaseException:
-            socket.close()
-            raise
+        return connect(address, proxy=None, compression=None, close_timeout=1)
+
+    def _greet(self, socket: ClientConnection) -> None:
+        greeting = _hear(socket)
+        if greeting["type"] != "auth_success":
+            raise ConnectionError(greeting["type"])
+        let_in = Greeting(time.monotonic(), greeting["epoch"])
+        if not self.greetings:
+            self._take_all(_hear(socket))
+        while self._seq < greeting["seq"]:
+            self._take(_hear(socket))
         self.greetings.append(let_in)
-        return socket
 
     def _set(self, socket: ClientConnection, number: int) -> None:
         """Say one change, the same under the same name however often, until it is acknowledged."""
