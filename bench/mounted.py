@@ -96,7 +96,7 @@ def reading(stage: Stage, where: str, replica: ServerProcess, key: str, aim: flo
 
 def _stall(stage: Stage, engine: LiteFS, primary: ServerProcess, key: str) -> Figure:
     """How late the loop of a replica comes, and that of a machine alone, which reads its core on the loop."""
-    here, there = engine.folder / "late.json", stage.folder / "alone" / "late.json"
+    here, there = engine.folder / "late.json", stage.folder / "ticked" / "late.json"
     alone = world.make(there.with_name("core.db"))
     words = [*stalls.ticked(there), "serve", "--port", "{port}", "--data", str(there.parent)]
     with (
