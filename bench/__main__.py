@@ -11,6 +11,7 @@ import msgspec
 
 from bench import (
     aging,
+    failover,
     fanout,
     generator,
     idle,
@@ -43,6 +44,7 @@ FIGURES: dict[str, Callable[[Stage], Iterator[Figure]]] = {
     "opening": opening.measure_opening,
     "ledger-size": aging.measure_ledger_size,
     "moving": moving.measure_moving,
+    "failover": failover.measure_failover,
     "litefs": mounted.measure_litefs,
 }
 # What takes minutes and gigabytes is measured when it is named.

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from statistics import quantiles
@@ -10,7 +10,7 @@ from typing import Any
 
 from app.edge import sqlite
 from app.edge.mount import Mount
-from bench import messages, world
+from bench import messages, stalls, world
 from bench.figure import Figure, compared
 from bench.process import Refused, ServerProcess
 from bench.raw import RawRows
@@ -45,6 +45,7 @@ def measure_litefs(stage: Stage) -> Iterator[Figure]:
             yield _ingestion(stage, engine, server, key)
             with serve(stage, engine, REPLICA, ports) as replica:
                 yield reading(stage, "on LiteFS", replica, key, READ_RATIO)
+            yield _stall(stage, engine, server, ports, key)
         yield arrival(stage, "on LiteFS", engine)
 
 
@@ -94,11 +95,32 @@ def reading(stage: Stage, where: str, replica: ServerProcess, key: str, aim: flo
     return compared(f"{where}, quota at a replica", "requests/s", given["litehouse"], ALONE, given[ALONE], aim)
 
 
+def _stall(stage: Stage, engine: LiteFS, primary: ServerProcess, ports: dict[str, int], key: str) -> Figure:
+    """How late the loop of a replica comes, and that of a machine alone, which reads its core on the loop."""
+    here, there = engine.folder / "late.json", stage.folder / "ticked" / "late.json"
+    alone = world.make(there.with_name("core.db"))
+    words = [*stalls.ticked(there), "serve", "--port", "{port}", "--data", str(there.parent)]
+    with (
+        serve(stage, engine, REPLICA, ports, stalls.ticked(here)) as replica,
+        ServerProcess(words, there.with_name("server.log"), **stage.production()) as other,
+    ):
+        return stalls.stall(
+            stage, "on LiteFS", primary, stalls.Ticked(replica, here, key), stalls.Ticked(other, there, alone), ALONE
+        )
+
+
 def free_peer_ports() -> dict[str, int]:
     return {machine: free_port() for machine in (PRIMARY, REPLICA)}
 
 
-def serve(stage: Stage, engine: Engine, machine: str, peer_ports: dict[str, int], **more: str) -> ServerProcess:
+def serve(
+    stage: Stage,
+    engine: Engine,
+    machine: str,
+    peer_ports: dict[str, int],
+    program: Sequence[str] = (sys.executable, "-m", "app.cli"),
+    **more: str,
+) -> ServerProcess:
     """One machine whose core comes by `engine`, as in production; `peer_ports` is where it and the other hear peers."""
     regions = {
         "REPLICATION": "litefs",
@@ -112,7 +134,7 @@ def serve(stage: Stage, engine: Engine, machine: str, peer_ports: dict[str, int]
         "PEER_PORT": str(peer_ports[machine]),
         "PEER_SECRET": "bench-peer-secret-of-thirty-two-bytes",
     }
-    words = [sys.executable, "-m", "app.cli", "serve", "--port", "{port}"]
+    words = [*program, "serve", "--port", "{port}"]
     return ServerProcess(words, engine.folder / f"{machine}.log", **stage.production(), **regions | more)
 
 

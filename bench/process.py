@@ -2,10 +2,12 @@
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from app.cli import BACKLOG_CONNECTIONS, CONNECTIONS, KEEP_ALIVE_SECONDS
@@ -32,31 +34,34 @@ class Refused(Exception):
 
 
 class ServerProcess:
-    """One process on one free port of loopback; a context manager that ends what it started."""
+    """One process on one free port of loopback; a context manager that ends what it started. It may start again."""
 
     def __init__(self, words: list[str], log: Path, **environ: str) -> None:
         self.port = _free_port()
         self._words = [word.replace("{port}", str(self.port)) for word in words]
         self._log = log
         inherited = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
-        self._environ = inherited | environ
+        self.environ = inherited | environ
         self._process: subprocess.Popen[bytes] | None = None
         self.seconds_to_first_answer = 0.0
 
     def __enter__(self) -> "ServerProcess":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def start(self) -> None:
         begun = time.perf_counter()
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(self._words, env=self._environ, stdout=log, stderr=log)
+            self._process = subprocess.Popen(self._words, env=self.environ, stdout=log, stderr=log)
         try:
             self._wait_for_first_answer(begun + START_SECONDS)
         except BaseException:
             self.end()
             raise
         self.seconds_to_first_answer = time.perf_counter() - begun
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.end()
 
     @property
     def pid(self) -> int:
@@ -83,6 +88,20 @@ class ServerProcess:
             if now != held:
                 held, since = now, time.monotonic()
         return held
+
+    def kill(self) -> None:
+        """With -9, and the programs that it runs too: what is left of a machine that is lost."""
+        assert self._process is not None
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        for pid in (self.pid, *map(int, children)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.wait()
+
+    def tell_to_end(self) -> None:
+        """And do not wait for that."""
+        assert self._process is not None
+        self._process.terminate()
 
     def end(self) -> None:
         if self._process is None or self._process.poll() is not None:

@@ -79,9 +79,9 @@ def fill(database: Path, rows: int) -> None:
         raw.close()
 
 
-def add_instances(database: Path, names: Sequence[str]) -> None:
+def add_instances(database: Path, names: Sequence[str], region: str = REGION, mount: Mount = Mount.NONE) -> None:
     """Give the reader an instance of each of these ids, whose file is made when it is first used."""
-    asyncio.run(_work(database, _add_instances, names))
+    asyncio.run(_work(database, _add_instances, (names, region), mount))
 
 
 def age(database: Path, ledger: Path, rows: int) -> None:
@@ -164,7 +164,8 @@ def _populate(tx: Transaction, secret: Secret, now: int) -> None:
     api_keys.issue(tx, secret, api_keys.operator_key(new_id("key"), secret, relay, "bench", SCOPES, now))
 
 
-def _add_instances(tx: Transaction, names: Sequence[str], now: int) -> None:
+def _add_instances(tx: Transaction, made: tuple[Sequence[str], str], now: int) -> None:
+    names, region = made
     owner = users.get(tx, READER).id
     for name in names:
-        instances.ensure(tx, name, owner, REGION, now)
+        instances.ensure(tx, name, owner, region, now)
