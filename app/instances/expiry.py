@@ -16,11 +16,30 @@ RETRY_MS = 1_000
 CLOCK = Caller(Actor(SYSTEM, "expiry"), SYSTEM, Principal(Kind.OPERATOR, None), Level.OWNER)
 
 
-def soonest(entries: Iterable[Entry], least: int = 0) -> int | None:
-    """When the next of them expires, and not before `least`; None while none does."""
-    ends = (held.expires_at_ms for held in entries if held.expires_at_ms is not None)
-    first = min(ends, default=None)
-    return None if first is None else max(first, least)
+class Expiry:
+    """When the next entry of an instance expires."""
+
+    def __init__(self) -> None:
+        # No entry expires before this; None while none does.
+        self._at_ms: int | None = None
+
+    def begin(self, entries: Iterable[Entry], least: int = 0) -> None:
+        """Look at all of them; nothing is due before `least`."""
+        self._at_ms = None
+        self.add(entries)
+        if self._at_ms is not None:
+            self._at_ms = max(self._at_ms, least)
+
+    def add(self, entries: Iterable[Entry | None]) -> None:
+        ends = (held.expires_at_ms for held in entries if held is not None)
+        self._at_ms = min((at for at in (*ends, self._at_ms) if at is not None), default=None)
+
+    def is_due(self, now: int) -> bool:
+        return self._at_ms is not None and self._at_ms <= now
+
+    def seconds_from(self, now: int) -> float | None:
+        """Until the next one; None while none expires."""
+        return None if self._at_ms is None else max(0.0, (self._at_ms - now) / 1000)
 
 
 def deletion_of_expired(entries: Iterable[Entry], now: int) -> Ask:

@@ -71,8 +71,7 @@ class Hub:
         self.epoch, self.told_from = "", 1
         self.users = 0
         self._state = State({}, 0, 0)
-        # No entry expires before this; None while none does.
-        self._expires_at_ms: int | None = None
+        self._expiry = expiry.Expiry()
         self._store, self._thread = store, thread
         self._mailbox = Mailbox()
         self._doubts = Doubts(look, self._decide_anew, self.backlog)
@@ -93,7 +92,7 @@ class Hub:
         loaded = await self.on_thread(self._store.open, now_ms(), epoch)
         self._state = State(loaded.entries, loaded.seq, loaded.bytes)
         self.epoch, self.told_from = loaded.epoch, loaded.told_from
-        self._expires_at_ms = expiry.soonest(loaded.entries.values())
+        self._expiry.begin(loaded.entries.values())
         self._task = asyncio.create_task(self._run())
 
     async def stop(self, why: Callable[[], AppError]) -> None:
@@ -214,7 +213,7 @@ class Hub:
     async def _run(self) -> None:
         while True:
             try:
-                async with asyncio.timeout(self._until_expiry()):
+                async with asyncio.timeout(self._expiry.seconds_from(now_ms())):
                     await self._mailbox.wait()
             except TimeoutError:
                 await self._turn([])
@@ -238,7 +237,7 @@ class Hub:
     async def _turn(self, asks: list[Ask]) -> None:
         """What has expired goes first, so that nobody's change is computed over it."""
         now = now_ms()
-        due = self._expires_at_ms is not None and self._expires_at_ms <= now
+        due = self._expiry.is_due(now)
         asks = [expiry.deletion_of_expired(self._state.entries.values(), now), *asks] if due else asks
         retry_at = 0
         try:
@@ -252,7 +251,7 @@ class Hub:
             if isinstance(error, OutcomeUnknown | Fenced):
                 self.broken(self)
         if due:
-            self._expires_at_ms = expiry.soonest(self._state.entries.values(), retry_at)
+            self._expiry.begin(self._state.entries.values(), retry_at)
         self.audience.hear(told)
         for ask, outcome in zip(asks, outcomes, strict=True):
             if outcome is None:
@@ -289,14 +288,9 @@ class Hub:
             self.broken(self)
             raise
         self._state = draft.state()
-        expiries = [one.record.entry.expires_at_ms for one in draft.told if one.record.entry is not None]
-        self._expires_at_ms = min((at for at in (*expiries, self._expires_at_ms) if at is not None), default=None)
+        self._expiry.add(told.record.entry for told in draft.told)
         if draft.events:
             self.owing(self)
-
-    def _until_expiry(self) -> float | None:
-        """In seconds; None while no entry expires."""
-        return None if self._expires_at_ms is None else max(0.0, (self._expires_at_ms - now_ms()) / 1000)
 
 
 async def _nothing() -> None:

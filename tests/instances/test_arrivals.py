@@ -13,7 +13,7 @@ from app.edge.database import Database
 from app.edge.homes import Home, Machine
 from app.edge.keeper import Keeper
 from app.edge.lease import Fenced, Lease
-from app.edge.machines import Machines
+from app.edge.liveness import Liveness
 from app.edge.node import Node
 from app.edge.ownership import Ownership
 from app.edge.peers import Peers
@@ -47,7 +47,7 @@ class Owner:
     """The machine `HERE` with a registry at hand, whose replica holds all that was committed."""
 
     def __init__(self, db: Database, folder: Path) -> None:
-        self.registry = Line(db, Machines({}), lambda connection, name: HERE.region)
+        self.registry = Line(db, Liveness({}), lambda connection, name: HERE.region)
         self.node = Node(HERE.region, HERE.machine, is_primary=False)
         self.owning = Ownership(HERE, Lease(), self.node)
         self.stores = Stores(folder, Retention())
