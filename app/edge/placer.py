@@ -17,7 +17,7 @@ from starlette.types import Message, Receive, Scope, Send
 from app.edge import freshness, replay
 from app.edge.forward import Forwarder
 from app.edge.freshness import Freshness
-from app.edge.http import MOVED, READING, method_of, read_body, target_of
+from app.edge.http import LANDED, MOVED, READING, method_of, read_body, target_of
 from app.edge.job import waited_before
 from app.edge.node import Node
 from app.edge.peers import POSITION, Peers, Unreachable
@@ -146,6 +146,7 @@ class Placer:
                 passport = self._peers.seal.read_passport(state, method_of(scope), target_of(scope))
                 scope["request_id"] = passport.request_id
                 waited_before.set(passport.waited_seconds)
+                scope[LANDED] = passport.region
 
     # -- here -------------------------------------------------------------------------------------------
 
