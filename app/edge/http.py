@@ -29,6 +29,8 @@ QUERY_INT_DIGITS = 15
 READING = frozenset(("GET", "HEAD"))
 # In a scope: the name of the machine that forwarded this request. It moves no further.
 MOVED = "litehouse.moved"
+# And the region in which it landed, where another machine had it first.
+LANDED = "litehouse.landed"
 
 _encoder = msgspec.json.Encoder()
 _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}

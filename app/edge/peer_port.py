@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.edge.http import MOVED, json_response, method_of, read_body, target_of
+from app.edge.http import LANDED, MOVED, json_response, method_of, read_body, target_of
 from app.edge.job import waited_before
 from app.edge.peers import ANSWER_BYTES, PREFIX, SIGNATURE, STRANGER, Peers
 from app.errors import AppError, NotFound, Unauthenticated, body
@@ -56,6 +56,7 @@ class PeerPort:
         scope["request_id"] = passport.request_id
         waited_before.set(passport.waited_seconds)
         scope[MOVED] = passport.machine
+        scope[LANDED] = passport.region
 
     async def _answer(self, request: Request) -> Response:
         seal, text = self._peers.seal, _take_header(request.scope, SIGNATURE)

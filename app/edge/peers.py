@@ -60,7 +60,7 @@ class Peers:
     def __init__(self, regions: Regions, machine: str) -> None:
         self._regions = regions
         self._session: aiohttp.ClientSession | None = None
-        self.seal = Seal(regions.peer_secrets, machine)
+        self.seal = Seal(regions.peer_secrets, machine, regions.region)
         self.answers: dict[str, Answer] = {PING: _pong}
 
     @property

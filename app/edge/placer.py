@@ -18,7 +18,7 @@ from app.edge import freshness, replay
 from app.edge.follower import Follower
 from app.edge.forward import Forwarder
 from app.edge.freshness import Freshness
-from app.edge.http import MOVED, READING, method_of, read_body, target_of
+from app.edge.http import LANDED, MOVED, READING, method_of, read_body, target_of
 from app.edge.job import waited_before
 from app.edge.node import Node
 from app.edge.peers import Unreachable
@@ -156,6 +156,7 @@ class Placer:
                 passport = self._peers.seal.read_passport(state, method_of(scope), target_of(scope))
                 scope["request_id"] = passport.request_id
                 waited_before.set(passport.waited_seconds)
+                scope[LANDED] = passport.region
 
     # -- here -------------------------------------------------------------------------------------------
 

@@ -38,11 +38,13 @@ class Sealed(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Passport(Sealed, frozen=True, array_like=True):
-    """The client's address and the request's id, as the machine knew them that forwards, and how long it waited."""
+    """The client's address and the request's id, as the machine knew them that forwards, how long it waited, and the
+    region in which it landed; "" from a machine that does not say so yet."""
 
     client: str
     request_id: str
     waited_ms: int
+    region: str = ""
 
     @property
     def waited_seconds(self) -> float:
@@ -60,13 +62,15 @@ class Signature(Sealed, frozen=True, array_like=True):
 class Seal:
     """Signs with the first of `keys` and accepts any. Without keys nothing can be signed, and nothing is accepted."""
 
-    def __init__(self, keys: tuple[str, ...], machine: str) -> None:
+    def __init__(self, keys: tuple[str, ...], machine: str, region: str = "") -> None:
         self._keys = [key.encode() for key in keys]
         self._machine = machine
+        self._region = region
         self._seen: dict[bytes, float] = {}
 
     def passport(self, method: str, target: bytes, client: str, request_id: str, waited_ms: int = 0) -> str:
-        return self._make(Passport(self._machine, now_ms(), method, _digest(target), client, request_id, waited_ms))
+        said = (self._machine, now_ms(), method, _digest(target), client, request_id, waited_ms, self._region)
+        return self._make(Passport(*said))
 
     def signature(self, method: str, target: bytes, body: bytes) -> str:
         nonce = secrets.token_bytes(NONCE_BYTES)

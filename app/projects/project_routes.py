@@ -5,7 +5,16 @@ from starlette.responses import Response
 
 from app.edge import idempotency
 from app.edge.clock import now_ms
-from app.edge.http import cached_response, db_of, decode_json, json_response, query_choice, read_body, read_json
+from app.edge.http import (
+    LANDED,
+    cached_response,
+    db_of,
+    decode_json,
+    json_response,
+    query_choice,
+    read_body,
+    read_json,
+)
 from app.edge.node import Node
 from app.edge.openapi import ADMIN, API_KEY, BEARER, DELEGATE, Query, operation
 from app.errors import Unauthenticated
@@ -99,6 +108,7 @@ def id_of(request: Request, name: str = "id", absent: str = NO_PROJECT) -> str:
 
 
 def region_of(request: Request) -> str:
-    """Where the caller landed."""
+    """Where the caller landed, wherever its request was taken from there."""
     node: Node = request.scope["state"]["node"]
-    return node.region
+    landed: str = request.scope.get(LANDED, "")
+    return landed or node.region

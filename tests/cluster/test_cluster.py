@@ -169,6 +169,19 @@ def test_a_socket_opens_through_any_machine_and_hears_all(cluster: Cluster) -> N
         assert peers[2].until("key_updated")[-1]["key"] == "b"
 
 
+@pytest.mark.parametrize("replay", ["forward", "fly"], indirect=True)
+def test_an_instance_lives_where_its_maker_landed(cluster: Cluster) -> None:
+    alice = cluster.person()
+    for member, region in enumerate(("fra", "ams", "nrt")):
+        project = cluster.ask(member, alice, "POST", "/api/projects", {"name": region}).json()
+        place = f"/api/projects/{project['id']}/instances"
+        made = cluster.ask(member, alice, "POST", place, {"name": "room"}).json()
+        for instance in (made["id"], project["defaultInstanceId"]):
+            assert cluster.get(alice, f"/api/instances/{instance}")["region"] == region
+        far = cluster.ask(member, alice, "POST", place, {"name": "far", "region": "ams"}).json()
+        assert cluster.get(alice, f"/api/instances/{far['id']}")["region"] == "ams"
+
+
 def test_a_ticket_lets_one_socket_in_wherever_it_is_brought_also_after_a_move(cluster: Cluster) -> None:
     alice = cluster.person()
     made = {"name": "room", "region": "ams"}

@@ -15,7 +15,7 @@ from app.edge.liveness import PACE_SECONDS, REFUSED_SECONDS, Liveness
 from app.edge.node import Node
 from app.edge.ownership import TOLD_HOMES, Ownership
 from app.edge.registry import Registry
-from app.edge.transaction import Position
+from app.edge.transaction import Position, read_position
 from app.errors import Conflict, NotFound, Unavailable
 
 pytestmark = pytest.mark.anyio
@@ -131,6 +131,18 @@ async def test_a_refusal_that_was_on_its_way_while_a_machine_began_says_nothing_
     desk.liveness.refuses("m3", tried_at)
     desk.clock.now += REFUSED_SECONDS
     assert await desk.claim("nrt-a", AMS) == home
+
+
+async def test_heartbeats_are_remembered_and_never_written(desk: Desk, db: Database) -> None:
+    before = await db.read(read_position)
+    for _ in range(100):
+        assert await desk.beat(NRT, "session-of-m3")
+    assert await db.read(read_position) == before
+    await desk.claim("nrt-a", NRT)
+    claimed = await db.read(read_position)
+    assert claimed.sequence == before.sequence + 1
+    await desk.claim("nrt-a", AMS)
+    assert await db.read(read_position) == claimed
 
 
 async def test_a_primary_that_starts_gives_nothing_away_for_one_lease(desk: Desk, db: Database) -> None:
