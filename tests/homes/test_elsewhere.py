@@ -3,11 +3,14 @@
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import httpx
 import pytest
 
 from tests.cluster.cast import AMS, NRT, PRIMARY, Machine, until
-from tests.homes.conftest import Frame, Homes, open_homes, where
+from tests.conftest import ADMIN_TOKEN
+from tests.homes.conftest import Frame, Homes, open_homes
 from tests.instances.conftest import dial, fresh
 
 
@@ -27,46 +30,63 @@ def homes(served: Homes) -> Iterator[Homes]:
 def filled_room(homes: Homes) -> str:
     """An instance in ams with something in it that its replica has too."""
     room = homes.room("ams")
-    answer = homes.ask(1, None, "PUT", f"/api/instances/{room}/keys/a", {"value": 1})
+    answer = ask(homes, homes.machines[1], "PUT", f"/api/instances/{room}/keys/a", {"value": 1})
     assert answer.status_code == 201, answer.text
     return room
 
 
+def owner_of(homes: Homes, room: str) -> tuple[str, str] | None:
+    """The machine and the region of a room, asked of the primary as when the proxy brings a request back to it."""
+    brought_back = {"X-Admin-Token": ADMIN_TOKEN, "fly-replay-failed": f"instance={PRIMARY};reason=timeout"}
+    answer = httpx.get(f"{homes.primary.url}/admin/do/{room}", headers=brought_back, timeout=30, trust_env=False)
+    assert answer.status_code in (200, 503), answer.text
+    return (answer.json()["machine"], answer.json()["region"]) if answer.status_code == 200 else None
+
+
+def door(homes: Homes, machine: Machine) -> tuple[Any, dict[str, str]]:
+    """Where a client near a machine comes in, and how that is known."""
+    return (machine, {}) if homes.proxy is None else (homes.proxy, {"x-near": machine.region})
+
+
+def ask(homes: Homes, machine: Machine, method: str, path: str, body: Any = None) -> httpx.Response:
+    """A request near a machine, over a connection of its own: an old one might just be closed."""
+    server, headers = door(homes, machine)
+    return httpx.request(method, server.url + path, json=body, headers=headers, timeout=30, trust_env=False)
+
+
 def greeting(homes: Homes, machine: Machine, room: str) -> Frame:
     """What a client near a machine hears first."""
-    server, headers = (machine, {}) if homes.proxy is None else (homes.proxy, {"x-near": machine.region})
-    with dial(server, room, headers) as peer:  # type: ignore[arg-type]
+    server, headers = door(homes, machine)
+    with dial(server, room, headers) as peer:
         return peer.hear()
 
 
 def test_a_third_machine_answers_for_a_home_that_is_lost(homes: Homes) -> None:
     """Asked through one that has not heard of it: it believes in the lost one until nobody is found there."""
-    fra, ams, nrt = homes.machines
+    _, ams, nrt = homes.machines
     read, written, listened, forgotten = (filled_room(homes) for _ in range(4))
     until(lambda: nrt.has(homes.primary.health()["position"]))
     nrt.control(paused=True)
     ams.kill()
     try:
         for room in (read, written, listened):
-            until(lambda room=room: where(fra, room).get("machine") == PRIMARY)
+            until(lambda room=room: owner_of(homes, room) == (PRIMARY, "fra"))
         if homes.proxy is not None:
             homes.proxy.replays.clear()
         with ThreadPoolExecutor() as pool:
             asked = [
-                pool.submit(homes.ask, 2, None, "GET", f"/api/instances/{read}/keys/a"),
-                pool.submit(homes.ask, 2, None, "PUT", f"/api/instances/{written}/keys/a", {"value": 2}),
-                pool.submit(homes.ask, 2, None, "GET", f"/api/instances/{forgotten}/keys/a"),
+                pool.submit(ask, homes, nrt, "GET", f"/api/instances/{read}/keys/a"),
+                pool.submit(ask, homes, nrt, "PUT", f"/api/instances/{written}/keys/a", {"value": 2}),
+                pool.submit(ask, homes, nrt, "GET", f"/api/instances/{forgotten}/keys/a"),
             ]
             greeted = pool.submit(greeting, homes, nrt, listened)
         answers = [answer.result() for answer in asked]
-        assert [(answer.status_code, answer.json().get("value")) for answer in answers] == [
-            (200, 1),
-            (200, 2),
-            (200, 1),
-        ]
+        told = [(answer.status_code, answer.json().get("value")) for answer in answers]
+        assert told == [(200, 1), (200, 2), (200, 1)]
         assert (greeted.result()["type"], greeted.result()["seq"]) == ("auth_success", 1)
         # What nobody has asked for yet has become the asker's own.
-        assert [where(fra, room)["machine"] for room in (read, written, listened, forgotten)] == [PRIMARY] * 3 + [NRT]
+        owners = [owner_of(homes, room) for room in (read, written, listened, forgotten)]
+        assert owners == [(PRIMARY, "fra")] * 3 + [(NRT, "nrt")]
         if homes.proxy is not None:
             # Each was wished to the lost one, once, and then forwarded.
             assert [wish.split(";")[0] for wish in homes.proxy.replays] == [f"instance={AMS}"] * 4
@@ -75,15 +95,15 @@ def test_a_third_machine_answers_for_a_home_that_is_lost(homes: Homes) -> None:
 
 
 def test_a_new_home_that_has_not_heard_of_it_asks_before_it_sends_anybody_away(homes: Homes) -> None:
-    fra, ams, nrt = homes.machines
+    _, ams, nrt = homes.machines
     room = filled_room(homes)
     until(lambda: nrt.has(homes.primary.health()["position"]))
     nrt.control(paused=True)
     homes.command("instances", "move", room, "--to", "nrt")
-    answer = homes.ask(1, None, "GET", f"/api/instances/{room}/keys/a")
+    answer = ask(homes, ams, "GET", f"/api/instances/{room}/keys/a")
     assert (answer.status_code, answer.json().get("value")) == (200, 1), answer.text
     assert greeting(homes, ams, room)["type"] == "auth_success"
-    assert where(fra, room)["machine"] == NRT
+    assert owner_of(homes, room) == (NRT, "nrt")
 
 
 def test_in_development_an_unknown_instance_lives_where_it_was_opened(homes: Homes) -> None:
@@ -92,8 +112,8 @@ def test_in_development_an_unknown_instance_lives_where_it_was_opened(homes: Hom
         room = fresh()
         for asked in (machine, *homes.machines):
             assert greeting(homes, asked, room)["type"] == "auth_success"
-        assert (where(fra, room)["machine"], where(fra, room)["region"]) == (owner, machine.region)
-    assert ams.get(f"/api/instances/{fresh()}/keys").status_code == 404
+        assert owner_of(homes, room) == (owner, machine.region)
+    assert ask(homes, ams, "GET", f"/api/instances/{fresh()}/keys").status_code == 404
 
 
 def test_two_who_open_the_same_unknown_instance_at_once_meet_in_it(homes: Homes) -> None:
