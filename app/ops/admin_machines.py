@@ -30,7 +30,8 @@ def _row(one: Seen, here: str, epoch: str | None) -> Cells:
     place = (("Region", escape(one.region)), ("Machine", f"<code>{escape(one.machine)}</code>{mark}"))
     status = one.status
     if status is None:
-        return (*place, ("Role", _wrong("does not answer")), ("Position", ""), ("Lag", ""), ("Homes", _homes(one)))
+        said = {"Role": _wrong("does not answer"), "Homes": _homes(one)}
+        return (*place, *((head, said.get(head, "")) for head in HEADS[len(place) :]))
     return (
         *place,
         ("Role", '<span class="state on">primary</span>' if status.is_primary else "replica"),

@@ -65,12 +65,16 @@ def test_a_replica_out_of_reach_slows_nobody_is_told_and_gets_everything_later(
         assert answer.elapsed.total_seconds() < SERVED_SECONDS
     assert backed.put_key(client, "k", 1).status_code == 201
     until(lambda: not is_up(client), seconds=20)
-    assert client.get("/api/health").json()["backupAgeMs"] > 0
+    health = client.get("/api/health").json()
+    assert health["backupAgeMs"] > 0
+    assert not health["backup"]["core"]["shipped"]
+    assert 'litehouse_backup_shipped{of="core"} 0.0' in client.get("/metrics").text
     told = backed.server.command("backup", "status")
     assert told.returncode == 1
     assert "does not answer" in told.stderr
     s3.start()
     until(lambda: is_up(client), seconds=30)
+    until(lambda: client.get("/api/health").json()["backup"]["core"]["shipped"])
     assert restored_events(backed) == backed.acknowledged
 
 

@@ -23,7 +23,7 @@ from app.errors import Unavailable
 from app.instances.hubs import Hubs
 from app.instances.store import Retention
 from app.ops import gauges
-from app.ops.admin_machines import draw_machines
+from app.ops.admin_machines import HEADS, draw_machines
 from app.ops.machines import ASK_SECONDS, Kept, Machines, Seen, Status
 from app.regions import Regions
 from tests.cluster.cast import AMS, NRT, PRIMARY, Cluster, Machine, running, until
@@ -281,6 +281,15 @@ def test_what_is_wrong_with_a_machine_is_marked(changed: dict[str, Any], said: s
     primary = status("m-1", is_primary=True, lag_ms=0)
     assert "problem" not in draw_machines([primary, status("m-2")], "m-1")
     assert f'<span class="problem">{said}</span>' in draw_machines([primary, status("m-2", **changed)], "m-1")
+
+
+def test_a_machine_that_is_gone_still_says_what_lives_on_it() -> None:
+    drawn = draw_machines([status("m-1", is_primary=True, lag_ms=0), Seen("nrt", "m-3", None, 1_200)], "m-1")
+    gone = rows_of(drawn)["m-3"]
+    assert '<span class="problem">does not answer</span>' in gone
+    assert '<td data-head="Homes"><div>1,200</div>' in gone
+    # A line that ends early is drawn without its right half.
+    assert {line.count("<td") for line in rows_of(drawn).values()} == {len(HEADS)}
 
 
 def test_what_a_machine_is_called_is_escaped() -> None:
