@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from random import uniform
 from weakref import WeakValueDictionary
@@ -96,7 +97,7 @@ class Hubs:
         while (hub := self._open.get(instance_id)) is None:
             # Who asked may leave meanwhile. Half open the hub would go on by itself, and begun anew with each who comes
             # back a large file might never be here.
-            await asyncio.shield(self._opening.get(instance_id) or self._begin(instance_id))
+            await asyncio.shield(self._open_soon(instance_id))
         self._check(hub)
         return hub
 
@@ -174,12 +175,20 @@ class Hubs:
         await self._relay.close()
         self._stores.close()
 
-    def _begin(self, instance_id: str) -> "asyncio.Task[None]":
-        task = self._opening[instance_id] = asyncio.create_task(self._open_alone(instance_id))
-        task.add_done_callback(lambda _: self._opening.pop(instance_id))
-        # Everybody who waited may have left.
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+    def _open_soon(self, instance_id: str) -> "asyncio.Task[None]":
+        """The task that opens it: the one that is under way, or a new one."""
+        task = self._opening.get(instance_id)
+        if task is None or task.done():
+            task = self._opening[instance_id] = asyncio.create_task(self._open_alone(instance_id))
+            task.add_done_callback(partial(self._end_opening, instance_id))
         return task
+
+    def _end_opening(self, instance_id: str, task: "asyncio.Task[None]") -> None:
+        if self._opening.get(instance_id) is task:
+            del self._opening[instance_id]
+        if not task.cancelled():
+            # Everybody who waited for it may have left.
+            task.exception()
 
     async def _open_alone(self, instance_id: str) -> None:
         async with self._lock(instance_id):
