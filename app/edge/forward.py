@@ -127,7 +127,7 @@ class Forwarder:
         return await (await self._peers.session()).request(
             method,
             yarl.URL(peer.url + target_of(scope).decode("latin-1"), encoded=True),
-            headers=CIMultiDict((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers),
+            headers=CIMultiDict((name.decode("latin-1"), _text(value)) for name, value in headers),
             data=bodiless if length == 0 else upload.chunks(),
             expect100=length is None or length > UNASKED_BYTES,
             allow_redirects=False,
@@ -176,6 +176,14 @@ async def _nothing() -> AsyncIterator[bytes]:
     """An empty body, which can be sent once, as every other."""
     return
     yield b""
+
+
+def _text(value: bytes) -> str:
+    """A header's value for a client that writes all of them in UTF-8."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 def _length(headers: Iterable[tuple[bytes, bytes]]) -> int | None:

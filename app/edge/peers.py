@@ -49,7 +49,7 @@ log = structlog.get_logger("peers")
 
 
 class Unreachable(Unavailable):
-    """Nobody answered there; where it was `heard` somebody may have done what was asked all the same."""
+    """Nobody answered there; `heard` where somebody may have been told nevertheless."""
 
     heard = True
 

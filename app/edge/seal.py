@@ -98,7 +98,12 @@ class Seal:
         return base64.urlsafe_b64encode(signed).rstrip(b"=").decode()
 
     def _read(self, text: str, kind: type[T], method: str, target: bytes) -> T:
-        sealed = msgspec.msgpack.decode(self._verify(text, kind), type=kind)
+        payload = self._verify(text, kind)
+        try:
+            sealed = msgspec.msgpack.decode(payload, type=kind)
+        except msgspec.MsgspecError as error:
+            # A machine of another release, whose clients are told to come again.
+            raise _refused() from error
         fresh = abs(now_ms() - sealed.at_ms) <= SEALED_SECONDS * 1000
         if not fresh or sealed.method != method or not hmac.compare_digest(sealed.target, _digest(target)):
             raise _refused()

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from random import uniform
 from weakref import WeakValueDictionary
@@ -73,6 +74,7 @@ class Hubs:
         self._open: dict[str, Hub] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._starting = 0
+        self._opening: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
 
@@ -96,12 +98,12 @@ class Hubs:
 
     async def open(self, instance_id: str) -> Hub:
         """The hub of an instance that is there; opened when it is not. NotFound, Unavailable."""
-        hub = self._open.get(instance_id)
-        if hub is not None:
-            self._check(hub)
-            return hub
-        async with self._lock(instance_id):
-            return self._open.get(instance_id) or await self._start(instance_id)
+        while (hub := self._open.get(instance_id)) is None:
+            # Who asked may leave meanwhile. Half open the hub would go on by itself, and begun anew with each who comes
+            # back a large file might never be here.
+            await asyncio.shield(self._open_soon(instance_id))
+        self._check(hub)
+        return hub
 
     async def clone(self, source_id: str, new_id: str) -> None:
         """Copy what is committed of one instance into another, which has nothing yet."""
@@ -167,13 +169,35 @@ class Hubs:
         """Tell everybody that it goes away, finish what was accepted, close the files."""
         self._closing = True
         await self.reviews.close()
-        for task in list(self._tasks):
+        ending = [*self._tasks, *self._opening.values()]
+        for task in ending:
             task.cancel()
+        await asyncio.gather(*ending, return_exceptions=True)
         for hub in self.seen():
             hub.audience.close_all(GOING_AWAY, GOING_AWAY_REASON, protocol.going_away(away_ms()))
             await self._stop(hub, _is_closing)
         await self._relay.close()
         self._stores.close()
+
+    def _open_soon(self, instance_id: str) -> "asyncio.Task[None]":
+        """The task that opens it: the one that is under way, or a new one."""
+        task = self._opening.get(instance_id)
+        if task is None or task.done():
+            task = self._opening[instance_id] = asyncio.create_task(self._open_alone(instance_id))
+            task.add_done_callback(partial(self._end_opening, instance_id))
+        return task
+
+    def _end_opening(self, instance_id: str, task: "asyncio.Task[None]") -> None:
+        if self._opening.get(instance_id) is task:
+            del self._opening[instance_id]
+        if not task.cancelled():
+            # Everybody who waited for it may have left.
+            task.exception()
+
+    async def _open_alone(self, instance_id: str) -> None:
+        async with self._lock(instance_id):
+            if instance_id not in self._open:
+                await self._start(instance_id)
 
     async def _start(self, instance_id: str) -> Hub:
         if self._closing:
@@ -192,11 +216,11 @@ class Hubs:
             await hub.start(arrived.home.epoch if arrived is not None else None)
             hub.broken = self._abandon_soon
             await self._replicas.hold(hub, store)
-        except (sqlite.Error, OSError, AppError) as error:
+        except BaseException as error:
             await hub.stop(_is_closing)
-            if isinstance(error, AppError):
-                raise
-            raise Unavailable("The instance cannot be opened now") from error
+            if isinstance(error, (sqlite.Error, OSError)):
+                raise Unavailable("The instance cannot be opened now") from error
+            raise
         finally:
             self._starting -= 1
         self._open[instance_id] = hub

@@ -49,7 +49,7 @@ class Relay:
         self.carry(hub)
 
     async def detach(self, hub: Hub) -> None:
-        """Carry what is owed, then leave the file alone."""
+        """Leave the file alone: what it owes still is carried when it is opened again."""
         self._hubs.pop(hub.id, None)
         task = self._running.get(hub.id)
         if task is not None:

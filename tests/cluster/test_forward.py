@@ -170,6 +170,13 @@ async def test_the_primary_knows_the_client_and_the_request_by_the_same_names() 
         assert json.loads(both.primary.log.getvalue())["request_id"] == said["id"]
 
 
+async def test_what_a_header_says_in_other_letters_arrives_as_it_was_sent() -> None:
+    name = "Zoë’s room".encode()
+    async with pair(ROUTES) as both, client(both.replica) as asking:
+        said = (await asking.post("/take", headers=[(b"x-room", name)])).json()
+        assert [value.encode("latin-1") for key, value in said["headers"] if key == "x-room"] == [name]
+
+
 async def test_what_belongs_to_one_connection_stays_there() -> None:
     async with pair(ROUTES) as both, client(both.replica) as asking:
         hop = {"Connection": "keep-alive, X-Mine", "X-Mine": "1", "TE": "trailers", "Proxy-Authorization": "Basic eA=="}

@@ -10,12 +10,13 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from app.edge import desk, peer_port
+from app.edge.clock import now_ms
 from app.edge.desk import Distant
 from app.edge.homes import Machine
 from app.edge.peers import PING, SIGNATURE, Peers
 from app.edge.placement import Destination, at_primary
 from app.edge.router import Route
-from app.edge.seal import SEALED_SECONDS, Seal
+from app.edge.seal import SEALED_SECONDS, Seal, Sealed
 from app.edge.upgrade import WEBSOCKET
 from app.errors import Unauthenticated, Unavailable
 from app.regions import Peer, Regions
@@ -106,6 +107,18 @@ def test_what_a_request_has_waited_goes_with_it_and_grows_on_the_way() -> None:
     for later, waited in ((0, 0.8), (1, 1.8), (-30, 0.8), (30, 6.8)):
         with time_machine.travel(AT + later, tick=False):
             assert seal.read_passport(text, "POST", b"/a").waited_seconds == waited
+
+
+def test_a_passport_of_a_release_that_says_less_is_refused_like_one_of_a_stranger() -> None:
+    """Machines are replaced one by one, and what their clients hear meanwhile is 503."""
+
+    class Passport(Sealed, frozen=True, array_like=True):
+        """As an earlier release has it."""
+
+    seal = Seal((SECRET,), "m1")
+    text = seal._make(Passport("m1", now_ms(), "POST", b"target"))
+    with pytest.raises(Unauthenticated):
+        seal.read_passport(text, "POST", b"/a")
 
 
 def test_without_a_secret_nothing_is_signed() -> None:

@@ -54,6 +54,23 @@ async def test_when_all_are_taken_the_one_that_is_longest_without_connections_cl
             await peer.alive()
 
 
+async def test_who_leaves_while_an_instance_is_opened_leaves_one_hub_behind_and_not_half_of_one(tmp_path: Path) -> None:
+    """A handshake ends after some seconds; a file that comes from afar takes longer, and is there for the next."""
+    async with live(tmp_path) as served:
+        name = await served.make("room")
+        thread, go = served.hubs._stores.thread_of(name), threading.Event()
+        thread.submit(go.wait, 10)
+        first = asyncio.create_task(served.hubs.open(name))
+        await served.until(lambda: thread._work_queue.qsize() == 1)
+        first.cancel()
+        await asyncio.wait([first])
+        second = asyncio.create_task(served.hubs.open(name))
+        await asyncio.sleep(0)
+        assert thread._work_queue.qsize() == 1, "it is being opened already"
+        go.set()
+        assert [await second] == served.hubs.seen()
+
+
 async def test_when_none_can_close_the_answer_is_503_and_when_to_try_again(tmp_path: Path) -> None:
     async with live(tmp_path, most_open=2) as served, AsyncExitStack() as stack:
         for name in ("one", "two", "three"):

@@ -86,11 +86,22 @@ async def test_an_instance_that_is_deleted_while_it_is_opened_is_not_open(
 ) -> None:
     """Who opens it has found its row before, and would acknowledge changes of what is deleted."""
     opening = asyncio.create_task(hubs.open(ROOM))
-    await asyncio.sleep(0)
+    while not hubs._starting:
+        await asyncio.sleep(0)
     await db.write(delete_room)
-    hub = await opening
+    with pytest.raises(NotFound):
+        await opening
     await until_gone(tmp_path / "instances")
     assert hubs.seen() == []
+    assert not any((tmp_path / "instances").glob("*/room.db*"))
+
+
+async def test_who_holds_the_hub_of_what_is_deleted_is_told_so_and_makes_no_file(
+    db: Database, hubs: Hubs, tmp_path: Path
+) -> None:
+    hub = await hubs.open(ROOM)
+    await db.write(delete_room)
+    await until_gone(tmp_path / "instances")
     with pytest.raises(NotFound):
         await hub.change(Ask([Set("k")], CLOCK))
     with pytest.raises(NotFound):
