@@ -11,13 +11,13 @@ import structlog
 from websockets.frames import CloseCode
 
 from app.edge.socket import Socket
-from app.errors import AppError, Forbidden, NotFound, Unauthenticated
+from app.errors import AppError, Forbidden, NotFound, Unauthenticated, Unavailable
 from app.instances import protocol
 from app.instances.admission import Admitted, Rooms, admit, identify
 from app.instances.allowance import Allowance
 from app.instances.draft import caller_of
 from app.instances.hub import GOING_AWAY, GOING_AWAY_REASON, Hub
-from app.instances.hubs import away_ms
+from app.instances.hubs import TRY_AGAIN, TRY_AGAIN_REASON, away_ms
 from app.instances.member import Member
 from app.instances.protocol import (
     EXPIRED,
@@ -37,7 +37,7 @@ from app.instances.resume import Since
 
 AUTH_SECONDS = 5.0
 UNAUTHENTICATED, UNAUTHENTICATED_REASON = 4401, "Authentication required"
-TRY_AGAIN, INTERNAL = CloseCode.TRY_AGAIN_LATER, CloseCode.INTERNAL_ERROR
+INTERNAL = CloseCode.INTERNAL_ERROR
 # Why a connection is not read; several may hold at once.
 JOINING, CONGESTED, HASTY, CROWDED = 1, 2, 4, 8
 
@@ -189,8 +189,12 @@ class Connection:
             await work
         except NotFound as error:
             self._end(error.message, INSTANCE_NOT_FOUND)
+        except Unavailable:
+            # Not `auth_error`, which a client could take for the last word on its credential.
+            self._ended = True
+            self._socket.close(TRY_AGAIN, TRY_AGAIN_REASON)
         except AppError as error:
-            self._end(error.message, NO_ACCESS, TRY_AGAIN)
+            self._end(error.message, NO_ACCESS)
         except Exception:
             log.exception("not_let_in", instance=self._wish.instance_id)
             self._socket.close(INTERNAL)
@@ -237,7 +241,7 @@ class Connection:
     def _refuse_silence(self) -> None:
         self._socket.close(UNAUTHENTICATED, UNAUTHENTICATED_REASON)
 
-    def _end(self, message: str, code: str, close_code: int = UNAUTHENTICATED) -> None:
+    def _end(self, message: str, code: str) -> None:
         self._ended = True
         self._socket.write(protocol.auth_error(message, code))
-        self._socket.close(close_code, UNAUTHENTICATED_REASON if close_code == UNAUTHENTICATED else "Try again later")
+        self._socket.close(UNAUTHENTICATED, UNAUTHENTICATED_REASON)
