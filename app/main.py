@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -178,6 +178,11 @@ async def _open(
     if member is not None and placed.peers is not None and hubs.parcels is not None:
         Moves(hubs, member.keeper, placed.peers, member.registry)
         copier = Clones(hubs, member.keeper, placed.peers, hubs.parcels)
+    if member is not None:
+        # Whoever tells the others that they may open what is here has closed all of it, and begins no session again.
+        if backed_up is not None:
+            stack.push_async_callback(_leave, member, hubs)
+        _run(stack, member.run(hubs.fence))
     hubs.listen(feed)
     stack.push_async_callback(hubs.close)
     machines = Machines(settings.regions, node, hubs, backed_up, placed.peers)
@@ -192,8 +197,6 @@ async def _open(
         _list_origins(db, cors, listed),
         _warm_up(answered, settings, tokens),
     ]
-    if member is not None:
-        tasks += member.run(hubs.fence)
     if spool is not None:
         tasks += [spool.run(), chores.keep_spool(spool, authenticator, entrance)]
         stack.push_async_callback(chores.spool_uses, spool, authenticator, entrance)
@@ -202,9 +205,7 @@ async def _open(
         if settings.regions.replicated:
             shipped = partial(backed_up.ship, settings.ledger_path) if backed_up is not None else None
             tasks.append(Mover(db, archive, shipped).run())
-    for task in tasks:
-        running = asyncio.create_task(task)
-        stack.push_async_callback(_end, running)
+    _run(stack, tasks)
     if placed.peers is not None:
         # The first request that moves must not wait for a library.
         await placed.peers.session()
@@ -281,6 +282,16 @@ async def _list_origins(db: Database, cors: Cors, listed: asyncio.Event) -> None
             log.warning("origins_not_read", error=error.message)
             listed.set()
             await asyncio.sleep(RETRY_SECONDS)
+
+
+async def _leave(member: Membership, hubs: Hubs) -> None:
+    await member.leave(await hubs.list_owed())
+
+
+def _run(stack: AsyncExitStack, tasks: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Until the stack comes to where they are on it."""
+    for task in tasks:
+        stack.push_async_callback(_end, asyncio.create_task(task))
 
 
 async def _end(task: "asyncio.Task[None]") -> None:

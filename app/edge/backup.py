@@ -94,6 +94,12 @@ class Backup:
             return None
         return now_ms() - min((held.safe_ms for held in self._held.values()), default=now_ms())
 
+    @property
+    def owed(self) -> list[Path]:
+        """The files, beside the core's own, of which it has not let go: not all of them may be in the replica."""
+        own = {_key(source.path) for source in list_sources(self._settings, self.url)}
+        return [path for path in self._held if path not in own]
+
     async def hold(self, path: Path, url: str) -> None:
         """Ship a file from now on, also when Litestream is away now: then as soon as it is back."""
         path = _key(path)

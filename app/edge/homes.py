@@ -65,6 +65,12 @@ def begin_session(tx: Transaction, machine: Machine, session: str, now: int) -> 
     return session
 
 
+def find_session(connection: Connection, machine: str) -> str | None:
+    """The one that lasts; None where none does."""
+    row = connection.fetch_one("SELECT session FROM machines WHERE machine = ?", machine)
+    return row[0] if row else None
+
+
 def end_session(tx: Transaction, machine: str) -> None:
     """From this commit on nothing that the machine believes to own is certain."""
     tx.execute("UPDATE machines SET session = NULL WHERE machine = ?", machine)
@@ -88,8 +94,8 @@ def hand_over(tx: Transaction, home: Home, to: Machine, session: str, mark: str,
     stored = find_home(tx, home.name)
     if stored is None:
         raise NotFound("Nobody owns it")
-    held = tx.fetch_one("SELECT session FROM machines WHERE machine = ?", home.machine)
-    if (stored.machine, stored.number) != (home.machine, home.number) or held != (session,):
+    held = find_session(tx, home.machine)
+    if (stored.machine, stored.number) != (home.machine, home.number) or held != session:
         raise Conflict("It has another home by now")
     return _give(tx, home.name, to, home.number + 1, home.machine, mark, now)
 

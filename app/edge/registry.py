@@ -1,21 +1,22 @@
 """The registry: the primary's desk where machines begin sessions, send heartbeats, and where owners change.
 
-It gives away only what is gone (`Machines.is_gone`), what its owner hands over, or what an operator calls lost. A
-machine's session cannot begin or be renewed while something of it is given away: the answer would outlive that.
+It gives away only what is gone (`Machines.is_gone`), what its owner hands over or has left behind, or what an operator
+calls lost. A machine's session cannot begin or be renewed while something of it is given away: the answer would outlive
+that.
 """
 
 import asyncio
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from app.edge import homes
 from app.edge.clock import now_ms
 from app.edge.database import Connection, Database, Position, written_position
 from app.edge.homes import Home, Machine
 from app.edge.machines import Machines
-from app.errors import NotFound, Unavailable
+from app.errors import Conflict, NotFound, Unavailable
 
 MARK_BYTES = 4
 # A machine that was heard within this time is one that something may be given to.
@@ -86,12 +87,12 @@ class Registry:
             return await self._db.write(
                 homes.claim, name, self._pick(asker, region, None), None, self._mark(), now_ms()
             )
-        if not self._takes_away or not self._machines.is_gone(home.machine):
+        if not self._takes_away or not self._machines.is_gone(home.machine, name):
             self._doubted[home.machine] = time.monotonic()
             return home
         async with self._locks[home.machine]:
             # It may have begun a session while this waited.
-            if not self._machines.is_gone(home.machine):
+            if not self._machines.is_gone(home.machine, name):
                 return home
             return await self._take_away(home.machine, name, self._pick(asker, region, home.machine))
 
@@ -109,12 +110,17 @@ class Registry:
     async def lose(self, machine: str) -> None:
         """An operator knows that a machine is gone: everything of it may be given away at once."""
         async with self._locks[machine]:
-            with self._machines.leaving(machine):
-                try:
-                    await self._db.write(homes.end_session, machine)
-                finally:
-                    self._machines.ended(machine)
-                self._machines.lost(machine)
+            await self._end(machine, ())
+
+    async def leave(self, machine: Machine, session: str, kept: Collection[str]) -> None:
+        """A machine has closed everything and ends: all but what is `kept` may be given away at once.
+
+        Conflict when it has begun anew since: this was on its way for long, and says nothing of what is open now.
+        """
+        async with self._locks[machine.machine]:
+            if await self._db.read(homes.find_session, machine.machine) != session:
+                raise Conflict("This session is over")
+            await self._end(machine.machine, kept)
 
     def seconds_since(self, machine: str) -> float | None:
         """How long ago a machine was heard; None when it was not since this primary began."""
@@ -127,6 +133,14 @@ class Registry:
     def alive(self) -> list[Machine]:
         """The machines that were heard a moment ago."""
         return [Machine(name, region) for name, region in sorted(self._regions.items()) if self._is_alive(name)]
+
+    async def _end(self, machine: str, kept: Collection[str]) -> None:
+        with self._machines.leaving(machine):
+            try:
+                await self._db.write(homes.end_session, machine)
+            finally:
+                self._machines.ended(machine)
+            self._machines.lost(machine, kept)
 
     def _find(self, connection: Connection, name: str) -> tuple[Home | None, str | None]:
         return homes.find_home(connection, name), self._region_of(connection, name)
@@ -155,4 +169,4 @@ class Registry:
 
     def _is_alive(self, machine: str) -> bool:
         since = self._machines.seconds_since(machine)
-        return since is not None and since < ALIVE_SECONDS
+        return since is not None and since < ALIVE_SECONDS and not self._machines.is_lost(machine)

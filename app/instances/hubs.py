@@ -167,9 +167,16 @@ class Hubs:
             task.cancel()
         for hub in self.seen():
             hub.audience.close_all(GOING_AWAY, GOING_AWAY_REASON, protocol.going_away(away_ms()))
-            await self._stop(hub, _is_closing)
+        # All at once: a replica that is slow or out of reach is waited for once.
+        for left in await asyncio.gather(*map(self._stop_alone, self.seen()), return_exceptions=True):
+            if left is not None:
+                log.error("not_closed", error=repr(left))
         await self._relay.close()
         self._stores.close()
+
+    async def list_owed(self) -> set[str]:
+        """Once all is closed: what nobody else may open for now, because the replica may not have all of it."""
+        return await asyncio.to_thread(self._replicas.owed, self._stores.folder)
 
     async def _start(self, instance_id: str) -> Hub:
         if self._closing:
@@ -188,6 +195,8 @@ class Hubs:
             await hub.start(arrived.home.epoch if arrived is not None else None)
             hub.broken = self._abandon_soon
             await self._replicas.hold(hub, store)
+            if self._closing:
+                raise _is_closing()
         except (sqlite.Error, OSError, AppError) as error:
             await hub.stop(_is_closing)
             if isinstance(error, AppError):
@@ -227,6 +236,10 @@ class Hubs:
         """Its state may not be the file's: everybody comes back to one that is read anew."""
         async with self._lock(hub.id):
             hub.audience.close_all(TRY_AGAIN, TRY_AGAIN_REASON)
+            await self._stop(hub, _is_closing)
+
+    async def _stop_alone(self, hub: Hub) -> None:
+        async with self._lock(hub.id):
             await self._stop(hub, _is_closing)
 
     async def _stop(self, hub: Hub, why: Callable[[], AppError]) -> None:

@@ -61,3 +61,9 @@ class Replicas:
         if self._backup is None:
             return []
         return [log.name.removesuffix(".db-wal") for log in folder.glob("*/*.db-wal") if log.stat().st_size]
+
+    def owed(self, folder: Path) -> set[str]:
+        """The instances of which something may not be in the replica, once their hubs are closed."""
+        if self._backup is None:
+            return set()
+        return {*self.leftovers(folder), *(path.stem for path in self._backup.owed)}
