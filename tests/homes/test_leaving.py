@@ -23,15 +23,11 @@ def test_who_writes_goes_on_elsewhere_as_soon_as_the_owner_has_ended(durable_hom
     writer.start()
     until(lambda: len(guest.acknowledged) > WRITES)
     assert where(fra, room)["machine"] == AMS
-    begun = time.monotonic()
     assert ams.stop() == 0, ams.log()
-    ended, ended_ms = time.monotonic(), time.time() * 1000
+    ended_ms = 1000 * time.time()
     before = len(guest.acknowledged)
     until(lambda: len(guest.acknowledged) > before + WRITES)
-    print("stop took", ended - begun, "went on after", time.monotonic() - ended)
     ((machine, given_at_ms),) = rows(fra.database, f"SELECT machine, given_at_ms FROM homes WHERE name = '{room}'")
-    print("given", (given_at_ms - ended_ms) / 1000)
-    print(ams.log()[-3000:])
     assert machine in (NRT, PRIMARY)
     assert given_at_ms < ended_ms + 1000 * REFUSED_SECONDS / 2
     writer.stop.set()
