@@ -142,6 +142,38 @@ async def test_what_an_operator_calls_lost_is_given_away_at_once(desk: Desk) -> 
     assert (await desk.claim("nrt-b", AMS)).machine == "m3"
 
 
+async def test_what_a_machine_leaves_behind_is_given_away_at_once_and_what_it_keeps_when_it_is_missed(desk: Desk) -> None:
+    kept, left = await desk.claim("nrt-kept", NRT), await desk.claim("nrt-left", NRT)
+    await desk.leave(NRT, "session-of-m3", ["nrt-kept"])
+    assert not await desk.beat(NRT, "session-of-m3")
+    assert await desk.claim("nrt-kept", AMS) == kept
+    taken = await desk.claim("nrt-left", AMS)
+    assert (taken.machine, taken.number, taken.source) == ("m2", left.number + 1, None)
+    desk.machines.refuses("m3")
+    desk.clock.now += REFUSED_SECONDS
+    assert (await desk.claim("nrt-kept", AMS)).machine == "m2"
+
+
+async def test_who_has_left_is_the_home_of_nothing_new_until_it_is_back(desk: Desk) -> None:
+    await desk.leave(NRT, "session-of-m3", [])
+    assert NRT not in await desk.list_alive()
+    assert (await desk.claim("nrt-a", AMS)).machine == "m2"
+    await desk.begin(NRT, "second")
+    home = await desk.claim("nrt-b", AMS)
+    assert home.machine == "m3"
+    assert await desk.claim("nrt-b", AMS) == home
+
+
+async def test_a_goodbye_of_an_earlier_session_says_nothing_of_this_one(desk: Desk) -> None:
+    """It was on its way while its machine was started anew, and may have open what the earlier process closed."""
+    home = await desk.claim("nrt-a", NRT)
+    await desk.begin(NRT, "second")
+    with pytest.raises(Conflict):
+        await desk.leave(NRT, "session-of-m3", [])
+    assert await desk.beat(NRT, "second")
+    assert await desk.claim("nrt-a", AMS) == home
+
+
 async def test_nobody_else_there_is_unavailable_and_takes_nothing_away(desk: Desk, db: Database) -> None:
     await desk.claim("nrt-a", NRT)
     await desk.lose("m3")

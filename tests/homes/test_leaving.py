@@ -1,8 +1,12 @@
 """Leaving: a machine that is told to stop hands over what it has, and nobody waits until it is missed."""
 
+import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+from app.edge.desk import LEAVE_SECONDS
+from app.edge.homes import epoch_of, number_of
 from app.edge.machines import REFUSED_SECONDS
 from tests.cluster.backing import rows
 from tests.cluster.cast import AMS, NRT, PRIMARY, until
@@ -11,31 +15,90 @@ from tests.homes.test_moves import Writer
 
 Guests = Callable[[str], Guest]
 WRITES = 20
+# What a machine takes to end that waits for nobody, and what this computer may do meanwhile.
+ENDED_SECONDS = 4.0
 
 
 def test_who_writes_goes_on_elsewhere_as_soon_as_the_owner_has_ended(durable_homes: Homes, guests: Guests) -> None:
     """Had the others waited for its port to refuse, nobody would have gone on within two seconds of its end."""
     homes = durable_homes
     fra, ams, nrt = homes.machines
-    room = homes.room("ams")
-    guest = guests(room)
+    room, resting = homes.room("ams"), homes.room("ams")
+    guest, visitor = guests(room), guests(resting)
+    visitor.come_back([fra])
+    visitor.set("a", 1)
+    visitor.leave()
     writer = Writer(guest, "x", [nrt, fra])
     writer.start()
     until(lambda: len(guest.acknowledged) > WRITES)
-    assert where(fra, room)["machine"] == AMS
     assert ams.stop() == 0, ams.log()
-    ended_ms = 1000 * time.time()
-    before = len(guest.acknowledged)
+    ended_ms, before = 1000 * time.time(), len(guest.acknowledged)
     until(lambda: len(guest.acknowledged) > before + WRITES)
-    ((machine, given_at_ms),) = rows(fra.database, f"SELECT machine, given_at_ms FROM homes WHERE name = '{room}'")
+    machine, given_at_ms = _home(homes, room)
     assert machine in (NRT, PRIMARY)
     assert given_at_ms < ended_ms + 1000 * REFUSED_SECONDS / 2
+    # It comes back as one that begins: what nobody has asked for meanwhile is its own, what was taken is not.
+    ams.start()
+    epoch = visitor.epoch
+    visitor.come_back([ams])
+    assert (visitor.epoch, visitor.values, visitor.syncs) == (epoch, {"a": 1}, 1)
+    assert where(ams, room)["machine"] == machine
+    before = len(guest.acknowledged)
+    until(lambda: len(guest.acknowledged) > before + WRITES)
     writer.stop.set()
     writer.join(30)
     assert writer.failure is None
     assert guest.syncs == 1
     assert guest.heard == list(range(1, guest.seq + 1))
-    assert guest.values == guest.acknowledged
     fresh = guests(room)
-    fresh.come_back([fra])
-    assert fresh.values == guest.acknowledged
+    fresh.come_back([ams])
+    assert fresh.values == guest.values == guest.acknowledged
+
+
+def test_what_could_not_be_shipped_is_not_given_away_for_that(homes: Homes, guests: Guests, tmp_path: Path) -> None:
+    fra, ams, nrt = homes.machines
+    room = homes.room("ams")
+    guest = guests(room)
+    guest.come_back([ams])
+    guest.set("a", 1)
+    until(lambda: homes.shipped_seq(room, tmp_path / "seen") == guest.seq)
+    homes.replica.rename(tmp_path / "away")
+    homes.replica.write_text("no folder")
+    guest.set("a", 2)
+    begun = time.monotonic()
+    assert ams.stop() == 0, ams.log()
+    print("stopped after", time.monotonic() - begun)
+    assert nrt.get(f"/api/instances/{room}/keys").status_code == 503
+    assert _home(homes, room)[0] == AMS
+    homes.replica.unlink()
+    (tmp_path / "away").rename(homes.replica)
+    ams.start()
+    guest.come_back([nrt])
+    assert (guest.values, guest.syncs) == ({"a": 2}, 1)
+
+
+def test_a_primary_that_says_nothing_keeps_nobody_from_ending(homes: Homes, guests: Guests) -> None:
+    fra, ams, nrt = homes.machines
+    room = homes.room("ams")
+    guest = guests(room)
+    guest.come_back([nrt])
+    guest.set("a", 1)
+    assert fra.process is not None
+    fra.process.send_signal(signal.SIGSTOP)
+    try:
+        begun = time.monotonic()
+        assert ams.stop() == 0, ams.log()
+        print("stopped after", time.monotonic() - begun)
+        assert time.monotonic() - begun < LEAVE_SECONDS + ENDED_SECONDS
+    finally:
+        fra.process.send_signal(signal.SIGCONT)
+    guest.come_back([nrt])
+    assert (guest.values, guest.syncs) == ({"a": 1}, 1)
+
+
+def _home(homes: Homes, room: str) -> tuple[str, int]:
+    """Who owns a room, and since when."""
+    ((machine, given_at_ms),) = rows(
+        homes.primary.database, f"SELECT machine, given_at_ms FROM homes WHERE name = '{room}'"
+    )
+    return machine, given_at_ms
