@@ -176,7 +176,7 @@ async def _open(
     )
     copier: Copier = hubs
     if member is not None and placed.peers is not None and hubs.parcels is not None:
-        Moves(hubs, member.keeper, placed.peers, member.registry)
+        Moves(db, hubs, member.keeper, placed.peers, member.registry)
         copier = Clones(hubs, member.keeper, placed.peers, hubs.parcels)
     if member is not None:
         # Whoever tells the others that they may open what is here has closed all of it, and begins no session again.

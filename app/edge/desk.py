@@ -16,6 +16,7 @@ T = TypeVar("T")
 
 BEGIN, BEAT, CLAIM = "/peer/begin", "/peer/beat", "/peer/claim"
 HAND_OVER, RAISE, ALIVE, LEAVE = "/peer/hand-over", "/peer/raise", "/peer/alive", "/peer/leave"
+STEADY, SEND_HOME = "/peer/steady", "/peer/send-home"
 
 # Who ends waits no longer to have it known: without it the others find out by the port that refuses.
 LEAVE_SECONDS = 3.0
@@ -37,7 +38,11 @@ class Desk(Protocol):
 
     async def raise_number(self, home: Home, least: int) -> Home: ...
 
+    async def send_home(self, home: Home, to: Machine, session: str) -> Home: ...
+
     async def list_alive(self) -> list[Machine]: ...
+
+    async def list_steady(self) -> list[Machine]: ...
 
     async def leave(self, machine: Machine, session: str, kept: Collection[str]) -> None: ...
 
@@ -74,6 +79,12 @@ class Distant:
     async def list_alive(self) -> list[Machine]:
         return await self._ask(ALIVE, list[Machine])
 
+    async def send_home(self, home: Home, to: Machine, session: str) -> Home:
+        return await self._ask(SEND_HOME, Home, home, to, session)
+
+    async def list_steady(self) -> list[Machine]:
+        return await self._ask(STEADY, list[Machine])
+
     async def leave(self, machine: Machine, session: str, kept: Collection[str]) -> None:
         await self._ask(LEAVE, type(None), machine, session, kept, seconds=LEAVE_SECONDS)
 
@@ -100,6 +111,8 @@ def answers(registry: Registry) -> dict[str, Answer]:
         HAND_OVER: answer_of(registry.hand_over, tuple[Home, Machine, str]),
         ALIVE: answer_of(registry.list_alive, tuple[()]),
         RAISE: answer_of(registry.raise_number, tuple[Home, int]),
+        SEND_HOME: answer_of(registry.send_home, tuple[Home, Machine, str]),
+        STEADY: answer_of(registry.list_steady, tuple[()]),
         LEAVE: answer_of(registry.leave, tuple[Machine, str, list[str]]),
     }
 

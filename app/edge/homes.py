@@ -86,8 +86,8 @@ def claim(tx: Transaction, name: str, to: Machine, gone: str | None, mark: str, 
     return _give(tx, name, to, home.number + 1 if home is not None else 1, None, mark, now)
 
 
-def hand_over(tx: Transaction, home: Home, to: Machine, session: str, mark: str, now: int) -> Home:
-    """Give what its owner lets go of to another machine.
+def hand_over(tx: Transaction, home: Home, to: Machine, session: str, source: str | None, mark: str, now: int) -> Home:
+    """Give what its owner lets go of to another machine, which has the file from `source`, or else from the replica.
 
     Conflict when it is that owner's no longer, or the session is over in which it let go: it may have it open again.
     """
@@ -97,7 +97,7 @@ def hand_over(tx: Transaction, home: Home, to: Machine, session: str, mark: str,
     held = find_session(tx, home.machine)
     if (stored.machine, stored.number) != (home.machine, home.number) or held != session:
         raise Conflict("It has another home by now")
-    return _give(tx, home.name, to, home.number + 1, home.machine, mark, now)
+    return _give(tx, home.name, to, home.number + 1, source, mark, now)
 
 
 def raise_number(tx: Transaction, home: Home, least: int, mark: str, now: int) -> Home:

@@ -23,6 +23,7 @@ class Machines:
         self._clock = clock
         self._began = clock()
         self._heard: dict[str, float] = {}
+        self._sessions_began: dict[str, float] = {}
         self._refusing: dict[str, float] = {}
         self._leaving: set[str] = set()
         # Of each that is lost or has left, what stays its own.
@@ -31,6 +32,7 @@ class Machines:
     def began(self, machine: str, session: str) -> None:
         """A new session was committed."""
         self._sessions[machine] = session
+        self._sessions_began[machine] = self._clock()
         self._lost.pop(machine, None)
         self._hear(machine)
 
@@ -70,6 +72,12 @@ class Machines:
         """How long ago it was heard; None when it was not since this primary began."""
         heard = self._heard.get(machine)
         return None if heard is None else self._clock() - heard
+
+    def seconds_of_session(self, machine: str) -> float:
+        """How long its session has lasted, as far as this primary knows; 0 when it has none."""
+        if self._sessions.get(machine) is None:
+            return 0.0
+        return self._clock() - self._sessions_began.get(machine, self._began)
 
     @contextmanager
     def leaving(self, machine: str) -> Iterator[None]:

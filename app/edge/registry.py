@@ -15,12 +15,15 @@ from app.edge import homes
 from app.edge.clock import now_ms
 from app.edge.database import Connection, Database, Position, written_position
 from app.edge.homes import Home, Machine
+from app.edge.lease import LEASE_SECONDS
 from app.edge.machines import Machines
 from app.errors import Conflict, NotFound, Unavailable
 
 MARK_BYTES = 4
 # A machine that was heard within this time is one that something may be given to.
 ALIVE_SECONDS = 5.0
+# One that has not begun anew for so long is one that something may go home to: less often than this nothing comes back.
+STEADY_SECONDS = LEASE_SECONDS
 SILENT_SECONDS = 1.5
 DOUBT_SECONDS = 5.0
 
@@ -98,7 +101,11 @@ class Registry:
 
     async def hand_over(self, home: Home, to: Machine, session: str) -> Home:
         """What its owner has closed becomes somebody else's. Conflict when it was that owner's no longer."""
-        return await self._db.write(homes.hand_over, home, to, session, self._mark(), now_ms())
+        return await self._db.write(homes.hand_over, home, to, session, home.machine, self._mark(), now_ms())
+
+    async def send_home(self, home: Home, to: Machine, session: str) -> Home:
+        """The same for what is in the replica as its owner has closed it: nobody depends on that owner any more."""
+        return await self._db.write(homes.hand_over, home, to, session, None, self._mark(), now_ms())
 
     async def raise_number(self, home: Home, least: int) -> Home:
         return await self._db.write(homes.raise_number, home, least, self._mark(), now_ms())
@@ -106,6 +113,10 @@ class Registry:
     async def list_alive(self) -> list[Machine]:
         """Who was heard a moment ago, for a machine that looks for something."""
         return self.alive()
+
+    async def list_steady(self) -> list[Machine]:
+        """Of those that are alive, who has been so for long enough that what goes there will stay there."""
+        return [one for one in self.alive() if self._machines.seconds_of_session(one.machine) >= STEADY_SECONDS]
 
     async def lose(self, machine: str) -> None:
         """An operator knows that a machine is gone: everything of it may be given away at once."""

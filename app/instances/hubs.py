@@ -22,6 +22,7 @@ from app.errors import AppError, NotFound, Unavailable
 from app.instances import protocol
 from app.instances.arrivals import Arrivals
 from app.instances.backlog import Backlog
+from app.instances.homecoming import Homecoming
 from app.instances.hub import DELETED, DELETED_REASON, GOING_AWAY, GOING_AWAY_REASON, Hub
 from app.instances.relay import Enqueue, Relay
 from app.instances.replicas import Replicas
@@ -62,6 +63,7 @@ class Hubs:
         self._stores = Stores(folder, retention)
         # Where every instance has a home, only that opens it.
         self._keeper = keeper
+        self._homecoming = Homecoming(keeper, self._replicas) if keeper else None
         self._arrivals = Arrivals(keeper, peers, self._stores, backup) if keeper and peers else None
         self.parcels = self._arrivals.parcels if self._arrivals is not None else None
         self._relay = Relay(db, enqueue)
@@ -141,6 +143,9 @@ class Hubs:
             hub.audience.drop_slow(now)
             if hub.idle and now - hub.audience.left_at > IDLE_SECONDS:
                 await self._hibernate(hub)
+        if self._homecoming is not None:
+            for instance_id, to in await self._homecoming.take_ready():
+                await self._send_home(self._homecoming, instance_id, to)
 
     async def hand_over(self, instance_id: str, to: Machine) -> Home:
         """Close an instance here and give it to another machine, which has the file from this one. Unavailable."""
@@ -186,6 +191,7 @@ class Hubs:
             raise NotFound(NO_INSTANCE)
         store, thread = self._stores.store(instance_id), self._stores.thread_of(instance_id)
         hub = Hub(instance_id, store, thread, read_only=row.is_readonly, backlog=self.backlog)
+        hub.region = row.region
         self._starting += 1
         try:
             await self._make_room()
@@ -221,6 +227,13 @@ class Hubs:
         async with self._lock(hub.id):
             if hub.idle:
                 await self._stop(hub, _is_closing)
+        if self._homecoming is not None:
+            self._homecoming.add(hub.id, hub.region)
+
+    async def _send_home(self, homecoming: Homecoming, instance_id: str, to: Machine) -> None:
+        async with self._lock(instance_id):
+            if instance_id not in self._open:
+                await homecoming.send(instance_id, self._stores.store(instance_id), to)
 
     def _check(self, hub: Hub) -> None:
         try:

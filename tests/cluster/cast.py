@@ -20,7 +20,7 @@ from cluster.engines import ENGINES, Engine, StandIn, why_not_litefs
 from cluster.fly_proxy import Backend, FlyProxy
 from cluster.machines import AMS, NRT, PRIMARY, REGIONS
 from cluster.ports import free_port
-from tests.conftest import STOP_SECONDS, Server
+from tests.conftest import CLI, STOP_SECONDS, Server
 from tests.fakes.clerk import SigningKey
 from tests.projects.conftest import Cast, Key, Person
 
@@ -196,9 +196,12 @@ class Cluster(Cast):
 
 @contextmanager
 def running(
-    kind: str, folder: Path, replay: str = "forward", *, direct: bool = False, **environ: str
+    kind: str, folder: Path, replay: str = "forward", *, direct: bool = False, module: str = CLI, **environ: str
 ) -> Iterator[Cluster]:
+    """`module` is what each machine starts."""
     cluster = Cluster(ENGINES[kind](folder, list(REGIONS)), folder, replay, direct=direct, **environ)
+    for member in cluster.machines:
+        member.module = module
     try:
         cluster.start()
         yield cluster

@@ -142,7 +142,9 @@ async def test_what_an_operator_calls_lost_is_given_away_at_once(desk: Desk) -> 
     assert (await desk.claim("nrt-b", AMS)).machine == "m3"
 
 
-async def test_what_a_machine_leaves_behind_is_given_away_at_once_and_what_it_keeps_when_it_is_missed(desk: Desk) -> None:
+async def test_what_a_machine_leaves_behind_is_given_away_at_once_and_what_it_keeps_when_it_is_missed(
+    desk: Desk,
+) -> None:
     kept, left = await desk.claim("nrt-kept", NRT), await desk.claim("nrt-left", NRT)
     await desk.leave(NRT, "session-of-m3", ["nrt-kept"])
     assert not await desk.beat(NRT, "session-of-m3")

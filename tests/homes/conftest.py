@@ -14,9 +14,9 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, WebSocketE
 
 from app.errors import AppError
 from app.instances.restoration import fetch, read_position
-from tests.cluster.backing import is_alive
+from tests.cluster.backing import is_alive, rows
 from tests.cluster.cast import Cluster, Machine, running, until
-from tests.conftest import ADMIN_TOKEN
+from tests.conftest import ADMIN_TOKEN, CLI
 from tests.instances.conftest import Peer, dial
 from tests.replication.conftest import ON_LITEFS
 
@@ -164,10 +164,18 @@ def guests() -> Iterator[Any]:
         guest.leave()
 
 
-def open_homes(kind: str, factory: pytest.TempPathFactory, **environ: str) -> Iterator[Homes]:
+def home_of(homes: Homes, room: str) -> tuple[str, int]:
+    """Who owns a room, and since when in ms, as the primary has it: nobody is asked for the room."""
+    (row,) = rows(homes.primary.database, f"SELECT machine, given_at_ms FROM homes WHERE name = '{room}'")
+    return row[0], row[1]
+
+
+def open_homes(kind: str, factory: pytest.TempPathFactory, module: str = CLI, **environ: str) -> Iterator[Homes]:
     folder = factory.mktemp("h")
     replica = folder / "replica"
-    with running(kind, folder, direct=True, LITESTREAM_REPLICA_URL=f"file://{replica}", **environ) as made:
+    with running(
+        kind, folder, direct=True, module=module, LITESTREAM_REPLICA_URL=f"file://{replica}", **environ
+    ) as made:
         made.__class__ = Homes
         assert isinstance(made, Homes)
         made.replica = replica

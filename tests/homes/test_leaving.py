@@ -6,11 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from app.edge.desk import LEAVE_SECONDS
-from app.edge.homes import epoch_of, number_of
 from app.edge.machines import REFUSED_SECONDS
-from tests.cluster.backing import rows
 from tests.cluster.cast import AMS, NRT, PRIMARY, until
-from tests.homes.conftest import Guest, Homes, where
+from tests.homes.conftest import Guest, Homes, home_of, where
 from tests.homes.test_moves import Writer
 
 Guests = Callable[[str], Guest]
@@ -34,7 +32,7 @@ def test_who_writes_goes_on_elsewhere_as_soon_as_the_owner_has_ended(durable_hom
     assert ams.stop() == 0, ams.log()
     ended_ms, before = 1000 * time.time(), len(guest.acknowledged)
     until(lambda: len(guest.acknowledged) > before + WRITES)
-    machine, given_at_ms = _home(homes, room)
+    machine, given_at_ms = home_of(homes, room)
     assert machine in (NRT, PRIMARY)
     assert given_at_ms < ended_ms + 1000 * REFUSED_SECONDS / 2
     # It comes back as one that begins: what nobody has asked for meanwhile is its own, what was taken is not.
@@ -56,7 +54,7 @@ def test_who_writes_goes_on_elsewhere_as_soon_as_the_owner_has_ended(durable_hom
 
 
 def test_what_could_not_be_shipped_is_not_given_away_for_that(homes: Homes, guests: Guests, tmp_path: Path) -> None:
-    fra, ams, nrt = homes.machines
+    _, ams, nrt = homes.machines
     room = homes.room("ams")
     guest = guests(room)
     guest.come_back([ams])
@@ -65,11 +63,9 @@ def test_what_could_not_be_shipped_is_not_given_away_for_that(homes: Homes, gues
     homes.replica.rename(tmp_path / "away")
     homes.replica.write_text("no folder")
     guest.set("a", 2)
-    begun = time.monotonic()
     assert ams.stop() == 0, ams.log()
-    print("stopped after", time.monotonic() - begun)
     assert nrt.get(f"/api/instances/{room}/keys").status_code == 503
-    assert _home(homes, room)[0] == AMS
+    assert home_of(homes, room)[0] == AMS
     homes.replica.unlink()
     (tmp_path / "away").rename(homes.replica)
     ams.start()
@@ -88,17 +84,8 @@ def test_a_primary_that_says_nothing_keeps_nobody_from_ending(homes: Homes, gues
     try:
         begun = time.monotonic()
         assert ams.stop() == 0, ams.log()
-        print("stopped after", time.monotonic() - begun)
         assert time.monotonic() - begun < LEAVE_SECONDS + ENDED_SECONDS
     finally:
         fra.process.send_signal(signal.SIGCONT)
     guest.come_back([nrt])
     assert (guest.values, guest.syncs) == ({"a": 1}, 1)
-
-
-def _home(homes: Homes, room: str) -> tuple[str, int]:
-    """Who owns a room, and since when."""
-    ((machine, given_at_ms),) = rows(
-        homes.primary.database, f"SELECT machine, given_at_ms FROM homes WHERE name = '{room}'"
-    )
-    return machine, given_at_ms
