@@ -4,6 +4,8 @@ Only what is closed goes, and only to a machine that has been there for a lease:
 away for it, and nothing comes to it and is taken from it again more often than that.
 """
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from secrets import choice
 
 import structlog
@@ -49,11 +51,12 @@ class Homecoming:
             del self._waiting[name]
         return ready
 
-    async def send(self, instance_id: str, store: Store, to: Machine) -> None:
-        """Give away what is closed here, and nobody opens meanwhile."""
+    async def send(self, instance_id: str, store: Store, to: Machine, thread: ThreadPoolExecutor) -> None:
+        """Give away what is closed here, and nobody opens meanwhile. Its next owner has it from the replica."""
         if not self._replicas.is_shipped(store):
             return
         try:
             await self._keeper.send_home(await self._keeper.require(instance_id), to)
+            await asyncio.get_running_loop().run_in_executor(thread, store.delete)
         except AppError as error:
             log.warning("not_sent_home", instance=instance_id, error=error.message)

@@ -233,7 +233,9 @@ class Hubs:
     async def _send_home(self, homecoming: Homecoming, instance_id: str, to: Machine) -> None:
         async with self._lock(instance_id):
             if instance_id not in self._open:
-                await homecoming.send(instance_id, self._stores.store(instance_id), to)
+                await homecoming.send(
+                    instance_id, self._stores.store(instance_id), to, self._stores.thread_of(instance_id)
+                )
 
     def _check(self, hub: Hub) -> None:
         try:

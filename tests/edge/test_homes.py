@@ -14,7 +14,7 @@ from app.edge.lease import LEASE_SECONDS, PAUSE_SECONDS, Fenced, Lease
 from app.edge.machines import PACE_SECONDS, REFUSED_SECONDS, Machines
 from app.edge.node import Node
 from app.edge.ownership import TOLD_HOMES, Ownership
-from app.edge.registry import Registry
+from app.edge.registry import STEADY_SECONDS, Registry
 from app.edge.transaction import Position
 from app.errors import Conflict, NotFound, Unavailable
 
@@ -222,6 +222,36 @@ async def test_a_hand_over_names_who_has_the_file_and_happens_once(desk: Desk) -
     with pytest.raises(NotFound):
         await desk.hand_over(home._replace(name="b"), FRA, "session-of-m3")
     assert await desk.beat(NRT, "session-of-m3"), "what it owns beside stays its own"
+
+
+async def test_what_goes_home_depends_on_nobody(desk: Desk) -> None:
+    home = await desk.claim("nrt-a", NRT)
+    with pytest.raises(Conflict):
+        await desk.send_home(home, AMS, "session-of-m2")
+    given = await desk.send_home(home, AMS, "session-of-m3")
+    assert (given.machine, given.number, given.source) == ("m2", 2, None)
+
+
+async def test_a_machine_is_steady_once_it_has_not_begun_anew_for_a_lease(desk: Desk) -> None:
+    async def wait(seconds: float) -> None:
+        """As long as all are heard."""
+        desk.clock.now += seconds
+        for machine in (FRA, AMS):
+            assert await desk.beat(machine, f"session-of-{machine.machine}")
+
+    await wait(STEADY_SECONDS - 1)
+    assert await desk.list_steady() == []
+    await desk.begin(NRT, "second")
+    await wait(1)
+    assert await desk.list_steady() == [FRA, AMS]
+    await desk.lose("m2")
+    assert await desk.list_steady() == [FRA]
+    await desk.begin(AMS, "session-of-m2")
+    await wait(STEADY_SECONDS - 1)
+    assert await desk.list_steady() == [FRA], "who is not heard, or has begun anew"
+    await desk.begin(NRT, "third")
+    await wait(1)
+    assert await desk.list_steady() == [FRA, AMS]
 
 
 async def test_a_hand_over_of_an_earlier_session_comes_to_nothing(desk: Desk) -> None:

@@ -31,6 +31,8 @@ def test_what_nobody_uses_goes_home_and_needs_nobody_for_that(hasty_homes: Homes
     ams.start()
     left.leave()
     until(lambda: home_of(homes, left.room)[0] == AMS)
+    done = nrt.command("doctor")
+    assert f"{left.room}.db" not in done.stdout + done.stderr, done.stdout
     # Nobody is sent away for it.
     used.set("a", 3)
     assert where(fra, used.room)["machine"] == NRT
@@ -40,6 +42,8 @@ def test_what_nobody_uses_goes_home_and_needs_nobody_for_that(hasty_homes: Homes
     left.set("a", 4)
     assert (left.values, left.syncs) == ({"a": 4}, 1)
     assert left.heard == [1, 2, 3]
+    # Of its time before, nothing is left that would have to be looked at.
+    assert [file.name for file in ams.data_dir.glob(f"instances/*/{left.room}.db*before*")] == []
 
 
 def test_where_an_operator_has_put_it_is_where_it_comes_back_to(hasty_homes: Homes, guests: Guests) -> None:

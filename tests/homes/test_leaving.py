@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from app.edge.desk import LEAVE_SECONDS
 from app.edge.machines import REFUSED_SECONDS
 from tests.cluster.cast import AMS, NRT, PRIMARY, until
@@ -53,6 +55,7 @@ def test_who_writes_goes_on_elsewhere_as_soon_as_the_owner_has_ended(durable_hom
     assert fresh.values == guest.values == guest.acknowledged
 
 
+@pytest.mark.parametrize("homes", ["standin"], indirect=True)
 def test_what_could_not_be_shipped_is_not_given_away_for_that(homes: Homes, guests: Guests, tmp_path: Path) -> None:
     _, ams, nrt = homes.machines
     room = homes.room("ams")
@@ -73,6 +76,7 @@ def test_what_could_not_be_shipped_is_not_given_away_for_that(homes: Homes, gues
     assert (guest.values, guest.syncs) == ({"a": 2}, 1)
 
 
+@pytest.mark.parametrize("homes", ["standin"], indirect=True)
 def test_a_primary_that_says_nothing_keeps_nobody_from_ending(homes: Homes, guests: Guests) -> None:
     fra, ams, nrt = homes.machines
     room = homes.room("ams")
