@@ -5,7 +5,6 @@ away for it, and nothing comes to it and is taken from it again more often than 
 """
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from secrets import choice
 
 import structlog
@@ -14,7 +13,7 @@ from app.edge.homes import Machine
 from app.edge.keeper import Keeper
 from app.errors import AppError
 from app.instances.replicas import Replicas
-from app.instances.store import Store
+from app.instances.store import Stores
 
 WAITING = 10_000
 
@@ -24,9 +23,10 @@ log = structlog.get_logger("homecoming")
 class Homecoming:
     """One for a machine that is one of several; it remembers what was closed here and belongs elsewhere."""
 
-    def __init__(self, keeper: Keeper, replicas: Replicas) -> None:
+    def __init__(self, keeper: Keeper, replicas: Replicas, stores: Stores) -> None:
         self._keeper = keeper
         self._replicas = replicas
+        self._stores = stores
         self._waiting: dict[str, str] = {}
 
     def add(self, instance_id: str, region: str) -> None:
@@ -51,8 +51,9 @@ class Homecoming:
             del self._waiting[name]
         return ready
 
-    async def send(self, instance_id: str, store: Store, to: Machine, thread: ThreadPoolExecutor) -> None:
+    async def send(self, instance_id: str, to: Machine) -> None:
         """Give away what is closed here, and nobody opens meanwhile. Its next owner has it from the replica."""
+        store, thread = self._stores.store(instance_id), self._stores.thread_of(instance_id)
         if not self._replicas.is_shipped(store):
             return
         try:

@@ -34,6 +34,8 @@ from app.projects.access import NO_INSTANCE
 OPEN_INSTANCES = 300
 IDLE_SECONDS = 60.0
 SWEEP_SECONDS = 5.0
+# Longer than a last commit and the rest of a file wait for a replica that does not answer.
+CLOSE_SECONDS = 15.0
 AWAY_MS = (200, 2_000)
 TRY_AGAIN, TRY_AGAIN_REASON = 1013, "Try again later"
 
@@ -61,9 +63,9 @@ class Hubs:
         self._replicas = Replicas(backup)
         self._db = db
         self._stores = Stores(folder, retention)
+        self._homecoming = Homecoming(keeper, self._replicas, self._stores) if keeper else None
         # Where every instance has a home, only that opens it.
         self._keeper = keeper
-        self._homecoming = Homecoming(keeper, self._replicas) if keeper else None
         self._arrivals = Arrivals(keeper, peers, self._stores, backup) if keeper and peers else None
         self.parcels = self._arrivals.parcels if self._arrivals is not None else None
         self._relay = Relay(db, enqueue)
@@ -145,7 +147,9 @@ class Hubs:
                 await self._hibernate(hub)
         if self._homecoming is not None:
             for instance_id, to in await self._homecoming.take_ready():
-                await self._send_home(self._homecoming, instance_id, to)
+                async with self._lock(instance_id):
+                    if instance_id not in self._open:
+                        await self._homecoming.send(instance_id, to)
 
     async def hand_over(self, instance_id: str, to: Machine) -> Home:
         """Close an instance here and give it to another machine, which has the file from this one. Unavailable."""
@@ -172,10 +176,8 @@ class Hubs:
             task.cancel()
         for hub in self.seen():
             hub.audience.close_all(GOING_AWAY, GOING_AWAY_REASON, protocol.going_away(away_ms()))
-        # All at once: a replica that is slow or out of reach is waited for once.
-        for left in await asyncio.gather(*map(self._stop_alone, self.seen()), return_exceptions=True):
-            if left is not None:
-                log.error("not_closed", error=repr(left))
+        # All at once, so that a slow replica is waited for once; also what is just being opened.
+        await asyncio.gather(*map(self._close_one, {*self._open, *self._locks}))
         await self._relay.close()
         self._stores.close()
 
@@ -201,8 +203,6 @@ class Hubs:
             await hub.start(arrived.home.epoch if arrived is not None else None)
             hub.broken = self._abandon_soon
             await self._replicas.hold(hub, store)
-            if self._closing:
-                raise _is_closing()
         except (sqlite.Error, OSError, AppError) as error:
             await hub.stop(_is_closing)
             if isinstance(error, AppError):
@@ -230,13 +230,6 @@ class Hubs:
         if self._homecoming is not None:
             self._homecoming.add(hub.id, hub.region)
 
-    async def _send_home(self, homecoming: Homecoming, instance_id: str, to: Machine) -> None:
-        async with self._lock(instance_id):
-            if instance_id not in self._open:
-                await homecoming.send(
-                    instance_id, self._stores.store(instance_id), to, self._stores.thread_of(instance_id)
-                )
-
     def _check(self, hub: Hub) -> None:
         try:
             hub.check()
@@ -253,9 +246,13 @@ class Hubs:
             hub.audience.close_all(TRY_AGAIN, TRY_AGAIN_REASON)
             await self._stop(hub, _is_closing)
 
-    async def _stop_alone(self, hub: Hub) -> None:
-        async with self._lock(hub.id):
-            await self._stop(hub, _is_closing)
+    async def _close_one(self, instance_id: str) -> None:
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS), self._lock(instance_id):
+                if instance_id in self._open:
+                    await self._stop(self._open[instance_id], _is_closing)
+        except (AppError, TimeoutError) as error:
+            log.error("not_closed", instance=instance_id, error=repr(error))
 
     async def _stop(self, hub: Hub, why: Callable[[], AppError]) -> None:
         # Whoever is first stops it: a sweep may come to a hub that was closed for another's sake meanwhile.
