@@ -59,5 +59,5 @@ class Homecoming:
         try:
             await self._keeper.send_home(await self._keeper.require(instance_id), to)
             await asyncio.get_running_loop().run_in_executor(thread, store.delete)
-        except AppError as error:
-            log.warning("not_sent_home", instance=instance_id, error=error.message)
+        except (AppError, OSError) as error:
+            log.warning("not_sent_home", instance=instance_id, error=str(error))
