@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -183,8 +183,13 @@ async def _open(
         follower.settle = hubs.reviews.settle
     copier: Copier = hubs
     if member is not None and placed.peers is not None and hubs.parcels is not None:
-        Moves(hubs, member.keeper, placed.peers, member.registry)
+        Moves(db, hubs, member.keeper, placed.peers, member.registry)
         copier = Clones(hubs, member.keeper, placed.peers, hubs.parcels)
+    if member is not None:
+        # Whoever tells the others that they may open what is here has closed all of it, and begins no session again.
+        if backed_up is not None:
+            stack.push_async_callback(_leave, member, hubs)
+        _run(stack, member.run(hubs.fence))
     hubs.listen(feed)
     stack.push_async_callback(hubs.close)
     lease = member.lease if member is not None else None
@@ -203,8 +208,6 @@ async def _open(
         _list_origins(db, cors, listed),
         _warm_up(answered, settings, tokens),
     ]
-    if member is not None:
-        tasks += member.run(hubs.fence)
     if spool is not None:
         tasks += [spool.run(), chores.keep_spool(spool, authenticator, entrance)]
         stack.push_async_callback(chores.spool_uses, spool, authenticator, entrance)
@@ -213,10 +216,7 @@ async def _open(
         if settings.regions.replicated:
             shipped = partial(backed_up.ship, settings.ledger_path) if backed_up is not None else None
             tasks.append(Mover(db, archive, shipped).run())
-    for task in tasks:
-        running = asyncio.create_task(task)
-        running.add_done_callback(_tell_failure)
-        stack.push_async_callback(_end, running)
+    _run(stack, tasks)
     if placed.peers is not None:
         # The first request that moves must not wait for a library.
         await placed.peers.session()
@@ -293,6 +293,18 @@ async def _list_origins(db: Database, cors: Cors, listed: asyncio.Event) -> None
             log.warning("origins_not_read", error=error.message)
             listed.set()
             await asyncio.sleep(RETRY_SECONDS)
+
+
+async def _leave(member: Membership, hubs: Hubs) -> None:
+    await member.leave(await hubs.list_owed())
+
+
+def _run(stack: AsyncExitStack, tasks: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Until the stack comes to where they are on it."""
+    for task in tasks:
+        running = asyncio.create_task(task)
+        running.add_done_callback(_tell_failure)
+        stack.push_async_callback(_end, running)
 
 
 def _tell_failure(task: "asyncio.Task[None]") -> None:

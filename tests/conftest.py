@@ -27,6 +27,7 @@ from cluster.ports import free_port
 ADMIN_TOKEN = "test-admin-token"
 START_SECONDS = 20.0
 STOP_SECONDS = 20.0
+CLI = "app.cli"
 NODE_FOLDER = Path(__file__).parent / "node"
 NPM_SECONDS = 300.0
 
@@ -56,7 +57,7 @@ class Server:
         # What the command is run by, where that is not this process's own world.
         self.within: tuple[str, ...] = ()
         # The release that it runs, as a module to be started.
-        self.module = "app.cli"
+        self.module = CLI
 
     def start(self) -> None:
         self.data_dir.mkdir(parents=True, exist_ok=True)

@@ -126,6 +126,16 @@ class Backup:
         known = {_key(self._settings.database_path): CORE, _key(self._settings.ledger_path): LEDGER}
         return known.get(path, INSTANCES)
 
+    @property
+    def owed(self) -> list[Path]:
+        """The files, beside the core's own, that it still holds."""
+        own = {_key(source.path) for source in list_sources(self._settings, self.url)}
+        return [path for path in self._held if path not in own]
+
+    def holds(self, path: Path) -> bool:
+        """Whether it has not let go of a file: not all of it may be in the replica."""
+        return _key(path) in self._held
+
     async def hold(self, path: Path, url: str) -> None:
         """Ship a file from now on, also when Litestream is away now: then as soon as it is back."""
         path = _key(path)

@@ -1,6 +1,6 @@
 """The desk: how a machine speaks with the primary's registry, at hand on the primary, over the peer port elsewhere."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -15,7 +15,11 @@ from app.errors import AppError, Conflict, NotFound, Unauthenticated, Unavailabl
 T = TypeVar("T")
 
 BEGIN, BEAT, CLAIM = "/peer/begin", "/peer/beat", "/peer/claim"
-HAND_OVER, RAISE, ALIVE = "/peer/hand-over", "/peer/raise", "/peer/alive"
+HAND_OVER, RAISE, ALIVE, LEAVE = "/peer/hand-over", "/peer/raise", "/peer/alive", "/peer/leave"
+STEADY, SEND_HOME = "/peer/steady", "/peer/send-home"
+
+# Who ends waits no longer to have it known: without it the others find out by the port that refuses.
+LEAVE_SECONDS = 3.0
 
 # The refusals that the asker acts on; every other failure is one of the machine that was asked.
 _REFUSALS: dict[str, type[AppError]] = {kind.code: kind for kind in (Conflict, NotFound, Unauthenticated, Unavailable)}
@@ -34,7 +38,13 @@ class Desk(Protocol):
 
     async def raise_number(self, home: Home, least: int) -> Home: ...
 
+    async def send_home(self, home: Home, to: Machine, session: str) -> Home: ...
+
     async def list_alive(self) -> list[Machine]: ...
+
+    async def list_steady(self) -> list[Machine]: ...
+
+    async def leave(self, machine: Machine, session: str, kept: Collection[str]) -> None: ...
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -69,8 +79,17 @@ class Distant:
     async def list_alive(self) -> list[Machine]:
         return await self._ask(ALIVE, list[Machine])
 
-    async def _ask(self, path: str, kind: type[T], *said: Any) -> T:
-        return await ask(self._peers, self._primary(), path, kind, *said)
+    async def send_home(self, home: Home, to: Machine, session: str) -> Home:
+        return await self._ask(SEND_HOME, Home, home, to, session)
+
+    async def list_steady(self) -> list[Machine]:
+        return await self._ask(STEADY, list[Machine])
+
+    async def leave(self, machine: Machine, session: str, kept: Collection[str]) -> None:
+        await self._ask(LEAVE, type(None), machine, session, kept, seconds=LEAVE_SECONDS)
+
+    async def _ask(self, path: str, kind: type[T], *said: Any, seconds: float = ASK_SECONDS) -> T:
+        return await ask(self._peers, self._primary(), path, kind, *said, seconds=seconds)
 
 
 async def ask(peers: Peers, whom: Destination, path: str, kind: type[T], *said: Any, seconds: float = ASK_SECONDS) -> T:
@@ -100,6 +119,9 @@ def answers(registry: Registry) -> dict[str, Answer]:
         HAND_OVER: answer_of(registry.hand_over, tuple[Home, Machine, str]),
         ALIVE: answer_of(registry.list_alive, tuple[()]),
         RAISE: answer_of(registry.raise_number, tuple[Home, int]),
+        SEND_HOME: answer_of(registry.send_home, tuple[Home, Machine, str]),
+        STEADY: answer_of(registry.list_steady, tuple[()]),
+        LEAVE: answer_of(registry.leave, tuple[Machine, str, list[str]]),
     }
 
 

@@ -65,6 +65,12 @@ def begin_session(tx: Transaction, machine: Machine, session: str, now: int) -> 
     return session
 
 
+def find_session(connection: Connection, machine: str) -> str | None:
+    """The one that lasts; None where none does."""
+    row = connection.fetch_one("SELECT session FROM machines WHERE machine = ?", machine)
+    return row[0] if row else None
+
+
 def end_session(tx: Transaction, machine: str) -> None:
     """From this commit on nothing that the machine believes to own is certain."""
     tx.execute("UPDATE machines SET session = NULL WHERE machine = ?", machine)
@@ -80,18 +86,18 @@ def claim(tx: Transaction, name: str, to: Machine, gone: str | None, mark: str, 
     return _give(tx, name, to, home.number + 1 if home is not None else 1, None, mark, now)
 
 
-def hand_over(tx: Transaction, home: Home, to: Machine, session: str, mark: str, now: int) -> Home:
-    """Give what its owner lets go of to another machine.
+def hand_over(tx: Transaction, home: Home, to: Machine, session: str, source: str | None, mark: str, now: int) -> Home:
+    """Give what its owner lets go of to another machine, which has the file from `source`, or else from the replica.
 
     Conflict when it is that owner's no longer, or the session is over in which it let go: it may have it open again.
     """
     stored = find_home(tx, home.name)
     if stored is None:
         raise NotFound("Nobody owns it")
-    held = tx.fetch_one("SELECT session FROM machines WHERE machine = ?", home.machine)
-    if (stored.machine, stored.number) != (home.machine, home.number) or held != (session,):
+    held = find_session(tx, home.machine)
+    if (stored.machine, stored.number) != (home.machine, home.number) or held != session:
         raise Conflict("It has another home by now")
-    return _give(tx, home.name, to, home.number + 1, home.machine, mark, now)
+    return _give(tx, home.name, to, home.number + 1, source, mark, now)
 
 
 def raise_number(tx: Transaction, home: Home, least: int, mark: str, now: int) -> Home:

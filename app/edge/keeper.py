@@ -6,7 +6,7 @@ did not answer a moment ago: it then says the same again, or has given it to ano
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from app.edge import homes
 from app.edge.database import Database
@@ -93,6 +93,14 @@ class Keeper:
         """The other machines that are alive. Unavailable."""
         return [machine for machine in await self._desk.list_alive() if machine != self._owning.me]
 
+    async def list_steady(self) -> list[Machine]:
+        """The machines to which something may go home. Unavailable."""
+        return await self._desk.list_steady()
+
+    def is_abroad(self, region: str) -> bool:
+        """Whether what was made for a region is in another one here."""
+        return region != self._owning.me.region
+
     def forget(self, name: str) -> None:
         """It is deleted: what was said of it is said no longer."""
         self._owning.forget(name)
@@ -104,12 +112,20 @@ class Keeper:
         self._suspects[machine] = time.monotonic() + SUSPECT_SECONDS
 
     async def hand_over(self, home: Home, to: Machine) -> Home:
-        """Give away what is closed here already. Nothing more of it is acknowledged, whatever becomes of this."""
+        """Give away what is closed here already, and fetched from here. Nothing more of it is acknowledged, whatever
+        becomes of this."""
+        return await self._give(self._desk.hand_over, home, to)
+
+    async def send_home(self, home: Home, to: Machine) -> Home:
+        """The same for what is in the replica as it was closed."""
+        return await self._give(self._desk.send_home, home, to)
+
+    async def _give(self, ask: Callable[[Home, Machine, str], Awaitable[Home]], home: Home, to: Machine) -> Home:
         session = self._owning.lease.session
         if session is None:
             raise Unavailable("This machine has no session")
         self._owning.leave(home)
-        given = await self._desk.hand_over(home, to, session)
+        given = await ask(home, to, session)
         self._owning.tell(given)
         return given
 

@@ -4,7 +4,7 @@ It is memory: a primary that starts has heard everybody at its start, so it give
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 
 from app.edge.lease import LEASE_SECONDS
@@ -23,14 +23,17 @@ class Liveness:
         self._clock = clock
         self._began = clock()
         self._heard: dict[str, float] = {}
+        self._sessions_began: dict[str, float] = {}
         self._refusing: dict[str, float] = {}
         self._leaving: set[str] = set()
-        self._lost: set[str] = set()
+        # Of each that is lost or has left, what stays its own.
+        self._lost: dict[str, frozenset[str]] = {}
 
     def began(self, machine: str, session: str) -> None:
         """A new session was committed."""
         self._sessions[machine] = session
-        self._lost.discard(machine)
+        self._sessions_began[machine] = self._clock()
+        self._lost.pop(machine, None)
         self._hear(machine)
 
     def heard(self, machine: str, session: str) -> bool:
@@ -54,9 +57,9 @@ class Liveness:
         """Its port did not refuse: somebody is there, or nobody can tell."""
         self._refusing.pop(machine, None)
 
-    def is_gone(self, machine: str) -> bool:
-        """Whether what it owns may be given to others."""
-        if machine in self._lost:
+    def is_gone(self, machine: str, name: str) -> bool:
+        """Whether what it owns under a name may be given to others."""
+        if self.is_lost(machine) and name not in self._lost[machine]:
             return True
         now = self._clock()
         refusing = self._refusing.get(machine)
@@ -64,14 +67,23 @@ class Liveness:
             return True
         return now - self._heard.get(machine, self._began) >= LEASE_SECONDS + PACE_SECONDS
 
-    def lost(self, machine: str) -> None:
-        """An operator has said that it is gone."""
-        self._lost.add(machine)
+    def lost(self, machine: str, kept: Collection[str] = ()) -> None:
+        """An operator has said that it is gone, or it has by itself: it keeps what is `kept` as if it had not."""
+        self._lost[machine] = frozenset(kept)
+
+    def is_lost(self, machine: str) -> bool:
+        return machine in self._lost
 
     def seconds_since(self, machine: str) -> float | None:
         """How long ago it was heard; None when it was not since this primary began."""
         heard = self._heard.get(machine)
         return None if heard is None else self._clock() - heard
+
+    def seconds_of_session(self, machine: str) -> float:
+        """How long its session has lasted, as far as this primary knows; 0 when it has none."""
+        if self._sessions.get(machine) is None:
+            return 0.0
+        return self._clock() - self._sessions_began.get(machine, self._began)
 
     @contextmanager
     def leaving(self, machine: str) -> Iterator[None]:

@@ -1,7 +1,9 @@
 """Membership: what makes this machine one of several: its lease, what it owns, and whom it asks."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any
+
+import structlog
 
 from app.edge import desk, homes
 from app.edge.clock import now_ms
@@ -19,8 +21,11 @@ from app.edge.peers import POSITION, Peers
 from app.edge.placement import Destination
 from app.edge.prober import Prober
 from app.edge.registry import RegionOf, Registry, new_mark
+from app.errors import AppError
 
 ADOPTED_AT_ONCE = 1_000
+
+log = structlog.get_logger("membership")
 
 
 class Membership:
@@ -50,6 +55,21 @@ class Membership:
     async def home_or_here(self, name: str) -> Destination:
         """Where something lives. What nobody has yet is made where it is asked for, as development does."""
         return await self.keeper.home_of(name) or Destination(self.me.region, self.me.machine)
+
+    async def leave(self, kept: Collection[str]) -> None:
+        """Everything is closed here for good: the others need not wait for what they own, but for what is `kept`.
+
+        The primary says it to nobody: while it is away nothing is given to anybody.
+        """
+        session = self._owning.lease.session
+        # Whatever becomes of the question, nothing more is acknowledged here.
+        self._owning.lease.end()
+        if session is None or self.registry is not None:
+            return
+        try:
+            await self._desk.leave(self.me, session, kept)
+        except AppError as error:
+            log.warning("left_untold", error=error.message)
 
     async def adopt(self, names: list[str]) -> None:
         """On the primary, before it answers anybody: what it has the files of, and nobody owns, is its own."""

@@ -1,25 +1,29 @@
 """The registry: the primary's desk where machines begin sessions, send heartbeats, and where owners change.
 
-It gives away only what is gone (`Liveness.is_gone`), what its owner hands over, or what an operator calls lost. A
-machine's session cannot begin or be renewed while something of it is given away: the answer would outlive that.
+It gives away only what is gone (`Liveness.is_gone`), what its owner hands over or has left behind, or what an operator
+calls lost. A machine's session cannot begin or be renewed while something of it is given away: the answer would outlive
+that.
 """
 
 import asyncio
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from app.edge import homes
 from app.edge.clock import now_ms
 from app.edge.database import Connection, Database, Position, written_position
 from app.edge.homes import Home, Machine
+from app.edge.lease import LEASE_SECONDS
 from app.edge.liveness import Liveness
-from app.errors import NotFound, Unavailable
+from app.errors import Conflict, NotFound, Unavailable
 
 MARK_BYTES = 4
 # A machine that was heard within this time is one that something may be given to.
 ALIVE_SECONDS = 5.0
+# One that has not begun anew for so long is one that something may go home to: less often than this nothing comes back.
+STEADY_SECONDS = LEASE_SECONDS
 SILENT_SECONDS = 1.5
 DOUBT_SECONDS = 5.0
 
@@ -83,20 +87,24 @@ class Registry:
         if region is None:
             raise NotFound("Nothing has this name")
         if home is None:
-            to = self._pick(asker, region, None)
+            to = self._pick(name, asker, region, None)
             return await self._db.write(homes.claim, name, to, None, self._mark(), now_ms())
-        if not self._takes_away or not self._liveness.is_gone(home.machine):
+        if not self._takes_away or not self._liveness.is_gone(home.machine, name):
             self._doubted[home.machine] = time.monotonic()
             return home
         async with self._locks[home.machine]:
             # It may have begun a session while this waited.
-            if not self._liveness.is_gone(home.machine):
+            if not self._liveness.is_gone(home.machine, name):
                 return home
-            return await self._take_away(home.machine, name, self._pick(asker, region, home.machine))
+            return await self._take_away(home.machine, name, self._pick(name, asker, region, home.machine))
 
     async def hand_over(self, home: Home, to: Machine, session: str) -> Home:
         """What its owner has closed becomes somebody else's. Conflict when it was that owner's no longer."""
-        return await self._db.write(homes.hand_over, home, to, session, self._mark(), now_ms())
+        return await self._db.write(homes.hand_over, home, to, session, home.machine, self._mark(), now_ms())
+
+    async def send_home(self, home: Home, to: Machine, session: str) -> Home:
+        """The same for what is in the replica as its owner has closed it: nobody depends on that owner any more."""
+        return await self._db.write(homes.hand_over, home, to, session, None, self._mark(), now_ms())
 
     async def raise_number(self, home: Home, least: int) -> Home:
         return await self._db.write(homes.raise_number, home, least, self._mark(), now_ms())
@@ -105,15 +113,24 @@ class Registry:
         """Who was heard a moment ago, for a machine that looks for something."""
         return self.alive()
 
+    async def list_steady(self) -> list[Machine]:
+        """Of those that are alive, who has been so for long enough that what goes there will stay there."""
+        return [one for one in self.alive() if self._liveness.seconds_of_session(one.machine) >= STEADY_SECONDS]
+
     async def lose(self, machine: str) -> None:
         """An operator knows that a machine is gone: everything of it may be given away at once."""
         async with self._locks[machine]:
-            with self._liveness.leaving(machine):
-                try:
-                    await self._db.write(homes.end_session, machine)
-                finally:
-                    self._liveness.ended(machine)
-                self._liveness.lost(machine)
+            await self._end(machine, ())
+
+    async def leave(self, machine: Machine, session: str, kept: Collection[str]) -> None:
+        """A machine has closed everything and ends: all but what is `kept` may be given away at once.
+
+        Conflict when it has begun anew since: this was on its way for long, and says nothing of what is open now.
+        """
+        async with self._locks[machine.machine]:
+            if await self._db.read(homes.find_session, machine.machine) != session:
+                raise Conflict("This session is over")
+            await self._end(machine.machine, kept)
 
     def seconds_since(self, machine: str) -> float | None:
         """How long ago a machine was heard; None when it was not since this primary began."""
@@ -127,6 +144,14 @@ class Registry:
         """The machines that were heard a moment ago."""
         return [Machine(name, region) for name, region in sorted(self._regions.items()) if self._is_alive(name)]
 
+    async def _end(self, machine: str, kept: Collection[str]) -> None:
+        with self._liveness.leaving(machine):
+            try:
+                await self._db.write(homes.end_session, machine)
+            finally:
+                self._liveness.ended(machine)
+            self._liveness.lost(machine, kept)
+
     def _find(self, connection: Connection, name: str) -> tuple[Home | None, str | None]:
         return homes.find_home(connection, name), self._region_of(connection, name)
 
@@ -138,13 +163,13 @@ class Registry:
                 # Also where the outcome is not known: a session too few only has to begin anew.
                 self._liveness.ended(gone)
 
-    def _pick(self, asker: Machine, region: str, gone: str | None) -> Machine:
+    def _pick(self, name: str, asker: Machine, region: str, gone: str | None) -> Machine:
         """Who is to own something. Unavailable where only one could that would lose it at once: it has just woken up,
         and would never have had the file that the next owner waits for."""
-        able = [machine for machine in (asker, *self.alive()) if not self._liveness.is_gone(machine.machine)]
+        able = [machine for machine in (asker, *self.alive()) if not self._liveness.is_gone(machine.machine, name)]
         there = (machine for machine in able if machine.region == region and machine.machine != gone)
         picked = next(there, asker)
-        if picked.machine == gone or self._liveness.is_gone(picked.machine):
+        if picked.machine == gone or self._liveness.is_gone(picked.machine, name):
             raise Unavailable("No machine can own this now")
         return picked
 
@@ -156,4 +181,4 @@ class Registry:
 
     def _is_alive(self, machine: str) -> bool:
         since = self._liveness.seconds_since(machine)
-        return since is not None and since < ALIVE_SECONDS
+        return since is not None and since < ALIVE_SECONDS and not self._liveness.is_lost(machine)

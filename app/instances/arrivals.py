@@ -23,7 +23,7 @@ from app.edge.peers import Peers
 from app.edge.placement import Destination
 from app.errors import AppError, Internal, Unavailable
 from app.instances.parcels import Parcels
-from app.instances.restoration import fetch, list_copies, read_position
+from app.instances.restoration import continues, fetch, list_copies, read_position
 from app.instances.store import Store, Stores
 
 T = TypeVar("T")
@@ -92,7 +92,7 @@ class Arrivals:
             await asyncio.to_thread(restoration.remove, fresh)
             raise
         if found:
-            kept = await self._on_thread(store, restoration.put, fresh, store.path, now_ms())
+            kept = await self._on_thread(store, _put, fresh, store.path)
         else:
             kept = await self._on_thread(store, restoration.set_aside, store.path, now_ms())
         if kept is not None:
@@ -143,3 +143,13 @@ class Arrivals:
     async def _on_thread(self, store: Store, fn: Callable[..., T], *args: object) -> T:
         thread = self._stores.thread_of(store.path.stem)
         return await asyncio.get_running_loop().run_in_executor(thread, fn, *args)
+
+
+def _put(fresh: Path, path: Path) -> Path | None:
+    """Move a file into its place. What was there is kept, and named, when it has something that the new one has not."""
+    needless = path.exists() and continues(fresh, path)
+    kept = restoration.put(fresh, path, now_ms())
+    if kept is not None and needless:
+        restoration.remove(kept)
+        return None
+    return kept

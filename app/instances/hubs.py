@@ -24,6 +24,7 @@ from app.instances import protocol
 from app.instances.arrivals import Arrivals
 from app.instances.backlog import Backlog
 from app.instances.doubts import Look
+from app.instances.homecoming import Homecoming
 from app.instances.hub import DELETED, DELETED_REASON, GOING_AWAY, GOING_AWAY_REASON, Hub
 from app.instances.relay import Enqueue, Relay
 from app.instances.replicas import Replicas
@@ -35,6 +36,8 @@ from app.projects.access import NO_INSTANCE
 OPEN_INSTANCES = 300
 IDLE_SECONDS = 60.0
 SWEEP_SECONDS = 5.0
+# Longer than a last commit and the rest of a file wait for a replica that does not answer.
+CLOSE_SECONDS = 15.0
 AWAY_MS = (200, 2_000)
 TRY_AGAIN, TRY_AGAIN_REASON = 1013, "Try again later"
 
@@ -63,6 +66,7 @@ class Hubs:
         self._replicas = Replicas(backup)
         self._db = db
         self._stores = Stores(folder, retention)
+        self._homecoming = Homecoming(keeper, self._replicas, self._stores) if keeper else None
         # Where every instance has a home, only that opens it.
         self._keeper = keeper
         self._arrivals = Arrivals(keeper, peers, self._stores, backup) if keeper and peers else None
@@ -147,6 +151,11 @@ class Hubs:
             hub.audience.drop_slow(now)
             if hub.idle and now - hub.audience.left_at > IDLE_SECONDS:
                 await self._hibernate(hub)
+        if self._homecoming is not None:
+            for instance_id, to in await self._homecoming.take_ready():
+                async with self._lock(instance_id):
+                    if instance_id not in self._open:
+                        await self._homecoming.send(instance_id, to)
 
     async def hand_over(self, instance_id: str, to: Machine) -> Home:
         """Close an instance here and give it to another machine, which has the file from this one. Unavailable."""
@@ -175,7 +184,8 @@ class Hubs:
         await asyncio.gather(*ending, return_exceptions=True)
         for hub in self.seen():
             hub.audience.close_all(GOING_AWAY, GOING_AWAY_REASON, protocol.going_away(away_ms()))
-            await self._stop(hub, _is_closing)
+        # All at once, so that a slow replica is waited for once; also what is just being opened.
+        await asyncio.gather(*map(self._close_one, {*self._open, *self._locks}))
         await self._relay.close()
         self._stores.close()
 
@@ -199,6 +209,10 @@ class Hubs:
             if instance_id not in self._open:
                 await self._start(instance_id)
 
+    async def list_owed(self) -> set[str]:
+        """Once all is closed: what nobody else may open for now, because the replica may not have all of it."""
+        return await asyncio.to_thread(self._replicas.owed, self._stores.folder)
+
     async def _start(self, instance_id: str) -> Hub:
         if self._closing:
             raise Unavailable("The server is shutting down")
@@ -207,6 +221,7 @@ class Hubs:
             raise NotFound(NO_INSTANCE)
         store, thread = self._stores.store(instance_id), self._stores.thread_of(instance_id)
         hub = Hub(instance_id, store, thread, read_only=row.is_readonly, backlog=self.backlog, look=self._look)
+        hub.region = row.region
         self._starting += 1
         try:
             await self._make_room()
@@ -240,6 +255,8 @@ class Hubs:
         async with self._lock(hub.id):
             if hub.idle:
                 await self._stop(hub, _is_closing)
+        if self._homecoming is not None:
+            self._homecoming.add(hub.id, hub.region)
 
     def _check(self, hub: Hub) -> None:
         try:
@@ -256,6 +273,14 @@ class Hubs:
         async with self._lock(hub.id):
             hub.audience.close_all(TRY_AGAIN, TRY_AGAIN_REASON)
             await self._stop(hub, _is_closing)
+
+    async def _close_one(self, instance_id: str) -> None:
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS), self._lock(instance_id):
+                if instance_id in self._open:
+                    await self._stop(self._open[instance_id], _is_closing)
+        except (AppError, TimeoutError) as error:
+            log.error("not_closed", instance=instance_id, error=repr(error))
 
     async def _stop(self, hub: Hub, why: Callable[[], AppError]) -> None:
         # Whoever is first stops it: a sweep may come to a hub that was closed for another's sake meanwhile.

@@ -4,6 +4,7 @@ import asyncio
 import time
 
 from app.edge import desk
+from app.edge.database import Database
 from app.edge.homes import Home, Machine
 from app.edge.keeper import Keeper
 from app.edge.lease import HEARTBEAT_SECONDS, PAUSE_SECONDS
@@ -12,6 +13,7 @@ from app.edge.placement import Destination
 from app.edge.registry import Registry
 from app.errors import Conflict, NotFound, Unavailable
 from app.instances.hubs import Hubs
+from app.projects import queries
 
 # Asked of the primary, and by it of the machine that has the instance.
 MOVE, LOSE, GIVE = "/peer/move", "/peer/lose", "/peer/give"
@@ -25,7 +27,8 @@ LOOK_SECONDS = 0.1
 class Moves:
     """What this machine answers of it; `registry` is there on the primary alone."""
 
-    def __init__(self, hubs: Hubs, keeper: Keeper, peers: Peers, registry: Registry | None) -> None:
+    def __init__(self, db: Database, hubs: Hubs, keeper: Keeper, peers: Peers, registry: Registry | None) -> None:
+        self._db = db
         self._hubs = hubs
         self._keeper = keeper
         self._peers = peers
@@ -36,7 +39,8 @@ class Moves:
             peers.answers[MOVE] = desk.answer_of(self._move, tuple[str, str])
 
     async def _move(self, instance_id: str, region: str) -> Machine:
-        """Have it live in a region; the machine that has it then. NotFound, Unavailable."""
+        """Have it live in a region, and come back there from wherever it may be taken later; the machine that has it
+        then. NotFound, Unavailable."""
         assert self._registry is not None
         there = [machine for machine in self._registry.alive() if machine.region == region]
         if not there:
@@ -44,6 +48,7 @@ class Moves:
         home = await self._keeper.home_of(instance_id)
         if home is None:
             raise NotFound("There is no such instance")
+        await self._db.write(queries.update_region, instance_id, region)
         if home.region == region:
             return Machine(home.machine or "", home.region)
         given = await self._give(home, instance_id, there[0])

@@ -63,6 +63,15 @@ def read_position(path: Path) -> tuple[str | None, int]:
         return queries.find_epoch(raw), queries.get_position(raw)[0]
 
 
+def continues(path: Path, earlier: Path) -> bool:
+    """Whether a file tells all that another does: an owner after that one's began where it had ended."""
+    with sqlite.snapshot(earlier) as raw:
+        known, seq = queries.list_epochs(raw), queries.get_position(raw)[0]
+    with sqlite.snapshot(path) as raw:
+        told = queries.list_epochs(raw)
+    return told[: len(known)] == known and len(told) > len(known) and seq < told[len(known)][1]
+
+
 def _began_ms(path: Path, epoch: str) -> int:
     with sqlite.snapshot(path) as raw:
         return queries.get_epoch_start(raw, epoch)

@@ -164,6 +164,10 @@ def find_region(connection: Connection, instance_id: str) -> str | None:
     return row[0] if row else None
 
 
+def update_region(tx: Transaction, instance_id: str, region: str) -> None:
+    tx.execute("UPDATE instances SET region = ? WHERE id = ?", region, instance_id)
+
+
 def list_creating(connection: Connection) -> list[str]:
     return [row[0] for row in connection.fetch("SELECT id FROM instances WHERE state = 'creating'")]
 

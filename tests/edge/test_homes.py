@@ -14,7 +14,7 @@ from app.edge.lease import LEASE_SECONDS, PAUSE_SECONDS, Fenced, Lease
 from app.edge.liveness import PACE_SECONDS, REFUSED_SECONDS, Liveness
 from app.edge.node import Node
 from app.edge.ownership import TOLD_HOMES, Ownership
-from app.edge.registry import Registry
+from app.edge.registry import STEADY_SECONDS, Registry
 from app.edge.transaction import Position, read_position
 from app.errors import Conflict, NotFound, Unavailable
 
@@ -165,6 +165,40 @@ async def test_what_an_operator_calls_lost_is_given_away_at_once(desk: Desk) -> 
     assert (await desk.claim("nrt-b", AMS)).machine == "m3"
 
 
+async def test_what_a_machine_leaves_behind_is_given_away_at_once_and_what_it_keeps_when_it_is_missed(
+    desk: Desk,
+) -> None:
+    kept, left = await desk.claim("nrt-kept", NRT), await desk.claim("nrt-left", NRT)
+    await desk.leave(NRT, "session-of-m3", ["nrt-kept"])
+    assert not await desk.beat(NRT, "session-of-m3")
+    assert await desk.claim("nrt-kept", AMS) == kept
+    taken = await desk.claim("nrt-left", AMS)
+    assert (taken.machine, taken.number, taken.source) == ("m2", left.number + 1, None)
+    desk.machines.refuses("m3")
+    desk.clock.now += REFUSED_SECONDS
+    assert (await desk.claim("nrt-kept", AMS)).machine == "m2"
+
+
+async def test_who_has_left_is_the_home_of_nothing_new_until_it_is_back(desk: Desk) -> None:
+    await desk.leave(NRT, "session-of-m3", [])
+    assert NRT not in await desk.list_alive()
+    assert (await desk.claim("nrt-a", AMS)).machine == "m2"
+    await desk.begin(NRT, "second")
+    home = await desk.claim("nrt-b", AMS)
+    assert home.machine == "m3"
+    assert await desk.claim("nrt-b", AMS) == home
+
+
+async def test_a_goodbye_of_an_earlier_session_says_nothing_of_this_one(desk: Desk) -> None:
+    """It was on its way while its machine was started anew, and may have open what the earlier process closed."""
+    home = await desk.claim("nrt-a", NRT)
+    await desk.begin(NRT, "second")
+    with pytest.raises(Conflict):
+        await desk.leave(NRT, "session-of-m3", [])
+    assert await desk.beat(NRT, "second")
+    assert await desk.claim("nrt-a", AMS) == home
+
+
 async def test_nobody_else_there_is_unavailable_and_takes_nothing_away(desk: Desk, db: Database) -> None:
     await desk.claim("nrt-a", NRT)
     await desk.lose("m3")
@@ -225,6 +259,36 @@ async def test_a_hand_over_names_who_has_the_file_and_happens_once(desk: Desk) -
     with pytest.raises(NotFound):
         await desk.hand_over(home._replace(name="b"), FRA, "session-of-m3")
     assert await desk.beat(NRT, "session-of-m3"), "what it owns beside stays its own"
+
+
+async def test_what_goes_home_depends_on_nobody(desk: Desk) -> None:
+    home = await desk.claim("nrt-a", NRT)
+    with pytest.raises(Conflict):
+        await desk.send_home(home, AMS, "session-of-m2")
+    given = await desk.send_home(home, AMS, "session-of-m3")
+    assert (given.machine, given.number, given.source) == ("m2", 2, None)
+
+
+async def test_a_machine_is_steady_once_it_has_not_begun_anew_for_a_lease(desk: Desk) -> None:
+    async def wait(seconds: float) -> None:
+        """As long as all are heard."""
+        desk.clock.now += seconds
+        for machine in (FRA, AMS):
+            assert await desk.beat(machine, f"session-of-{machine.machine}")
+
+    await wait(STEADY_SECONDS - 1)
+    assert await desk.list_steady() == []
+    await desk.begin(NRT, "second")
+    await wait(1)
+    assert await desk.list_steady() == [FRA, AMS]
+    await desk.lose("m2")
+    assert await desk.list_steady() == [FRA]
+    await desk.begin(AMS, "session-of-m2")
+    await wait(STEADY_SECONDS - 1)
+    assert await desk.list_steady() == [FRA], "who is not heard, or has begun anew"
+    await desk.begin(NRT, "third")
+    await wait(1)
+    assert await desk.list_steady() == [FRA, AMS]
 
 
 async def test_a_hand_over_of_an_earlier_session_comes_to_nothing(desk: Desk) -> None:
@@ -417,7 +481,7 @@ async def test_a_slow_clock_is_within_what_the_primary_waits_for() -> None:
     slow.begin("s", slow.sending())
     liveness = Liveness({"m3": "s"}, clock)
     liveness.heard("m3", "s")
-    while not liveness.is_gone("m3"):
+    while not liveness.is_gone("m3", "a"):
         clock.now += 0.01
     assert not slow.held
 

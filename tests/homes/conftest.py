@@ -16,7 +16,7 @@ from app.errors import AppError
 from app.instances.restoration import fetch, read_position
 from tests.cluster.backing import is_alive, rows
 from tests.cluster.cast import Cluster, Machine, running, until
-from tests.conftest import ADMIN_TOKEN
+from tests.conftest import ADMIN_TOKEN, CLI
 from tests.instances.conftest import Peer, dial
 from tests.replication.conftest import ON_LITEFS
 
@@ -179,7 +179,7 @@ def open_homes(
     replay: str = "forward",
     *,
     direct: bool = True,
-    module: str = "app.cli",
+    module: str = CLI,
     **environ: str,
 ) -> Iterator[Homes]:
     """`module` is the release that they run."""

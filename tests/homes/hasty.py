@@ -1,6 +1,6 @@
 """The release of this tree with its times shortened, so that a test need not wait for them; started by tests.
 
-LEASE_SECONDS, REFUSED_SECONDS and OPEN_INSTANCES are the test's where it sets them.
+What is a name in capitals here is the test's where its environment says so.
 """
 
 import os
@@ -14,13 +14,19 @@ forward.FIRST_CARE_SECONDS = tunnel.ANSWER_SECONDS = peers.PING_SECONDS = 0.5
 
 if __name__ == "__main__":
     from app import cli
-    from app.edge import machines
-    from app.instances.hubs import OPEN_INSTANCES, Hubs
+    from app.edge import liveness, registry
+    from app.instances import hubs
     from app.ops import chores
 
-    machines.REFUSED_SECONDS = float(os.environ.get("REFUSED_SECONDS", machines.REFUSED_SECONDS))
+    for module, name in (
+        (liveness, "REFUSED_SECONDS"),
+        (registry, "STEADY_SECONDS"),
+        (hubs, "IDLE_SECONDS"),
+        (hubs, "SWEEP_SECONDS"),
+    ):
+        setattr(module, name, float(os.environ.get(name, getattr(module, name))))
     chores.HOUSEKEEPING_SECONDS = 0.2
-    bounds = Hubs.__init__.__kwdefaults__
-    assert bounds["most_open"] == OPEN_INSTANCES
-    bounds["most_open"] = int(os.environ.get("OPEN_INSTANCES", OPEN_INSTANCES))
+    bounds = hubs.Hubs.__init__.__kwdefaults__
+    assert bounds["most_open"] == hubs.OPEN_INSTANCES
+    bounds["most_open"] = int(os.environ.get("OPEN_INSTANCES", hubs.OPEN_INSTANCES))
     cli.main()

@@ -137,6 +137,21 @@ async def test_a_hub_that_two_would_close_is_closed_once(tmp_path: Path) -> None
         assert opened(served) == []
 
 
+async def test_what_is_being_opened_when_the_server_stops_is_closed_too(tmp_path: Path) -> None:
+    async with live(tmp_path) as served:
+        names = [await served.make(f"room-{number}") for number in range(8)]
+        opening = [asyncio.ensure_future(served.hubs.open(name)) for name in names]
+        while not opened(served):
+            await asyncio.sleep(0)
+        await served.hubs.close()
+        hubs = [hub for hub in await asyncio.gather(*opening, return_exceptions=True) if isinstance(hub, Hub)]
+        assert opened(served) == []
+        for hub in hubs:
+            with pytest.raises(Unavailable):
+                await hub.entries()
+    assert list(tmp_path.rglob("room-*.db-wal")) == []
+
+
 @pytest.fixture
 def quick_folder(tmp_path: Path) -> Iterator[Path]:
     """A folder in memory, where there is one: thousands of files wait long for a disk."""
