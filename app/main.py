@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import secrets
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.accounts.clerk_api import ClerkApi
 from app.accounts.enrichment import Enrichment
-from app.edge import backup, membership, origins, replication, sqlite
+from app.edge import background, backup, membership, origins, replication, sqlite
 from app.edge.archive import Archive
 from app.edge.changes import Changes
 from app.edge.cors import Cors
@@ -189,7 +189,7 @@ async def _open(
         # Whoever tells the others that they may open what is here has closed all of it, and begins no session again.
         if backed_up is not None:
             stack.push_async_callback(_leave, member, hubs)
-        _run(stack, member.run(hubs.fence))
+        background.run(stack, member.run(hubs.fence))
     hubs.listen(feed)
     stack.push_async_callback(hubs.close)
     lease = member.lease if member is not None else None
@@ -216,7 +216,7 @@ async def _open(
         if settings.regions.replicated:
             shipped = partial(backed_up.ship, settings.ledger_path) if backed_up is not None else None
             tasks.append(Mover(db, archive, shipped).run())
-    _run(stack, tasks)
+    background.run(stack, tasks)
     if placed.peers is not None:
         # The first request that moves must not wait for a library.
         await placed.peers.session()
@@ -297,22 +297,3 @@ async def _list_origins(db: Database, cors: Cors, listed: asyncio.Event) -> None
 
 async def _leave(member: Membership, hubs: Hubs) -> None:
     await member.leave(await hubs.list_owed())
-
-
-def _run(stack: AsyncExitStack, tasks: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Until the stack comes to where they are on it."""
-    for task in tasks:
-        running = asyncio.create_task(task)
-        running.add_done_callback(_tell_failure)
-        stack.push_async_callback(_end, running)
-
-
-def _tell_failure(task: "asyncio.Task[None]") -> None:
-    """Nobody awaits it before the end, and what it did is done no more."""
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.critical("task_failed", task=str(task.get_coro()), exc_info=error)
-
-
-async def _end(task: "asyncio.Task[None]") -> None:
-    task.cancel()
-    await asyncio.wait([task])

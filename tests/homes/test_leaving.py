@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.edge.desk import LEAVE_SECONDS
-from app.edge.machines import REFUSED_SECONDS
+from app.edge.liveness import REFUSED_SECONDS
 from tests.cluster.cast import AMS, NRT, PRIMARY, until
 from tests.homes.conftest import Guest, Homes, home_of, where
 from tests.homes.test_moves import Writer
