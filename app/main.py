@@ -41,6 +41,7 @@ from app.instances.clones import Clones
 from app.instances.connection import Rooms
 from app.instances.hubs import Hubs
 from app.instances.moves import Moves
+from app.instances.remains import Remains
 from app.instances.store import Retention, list_held
 from app.instances.tickets import Tickets
 from app.ops import chores, owed
@@ -199,6 +200,8 @@ async def _open(
         stack.push_async_callback(chores.spool_uses, spool, authenticator, entrance)
     if node.is_primary:
         tasks += [enrichment.run(), deliverer.run(), chores.keep_house(db, authenticator, entrance)]
+        if backed_up is not None:
+            tasks.append(Remains(db, backed_up.url).run())
         if settings.regions.replicated:
             shipped = partial(backed_up.ship, settings.ledger_path) if backed_up is not None else None
             tasks.append(Mover(db, archive, shipped).run())
