@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -37,12 +37,14 @@ from app.errors import AppError
 from app.identity import demo
 from app.identity.authenticator import Authenticator
 from app.identity.clerk import ClerkTokens
+from app.instances.adoption import adopt, adopt_later
 from app.instances.clones import Clones
 from app.instances.connection import Rooms
 from app.instances.hubs import Hubs
+from app.instances.leftovers import Leftovers
 from app.instances.moves import Moves
 from app.instances.remains import Remains
-from app.instances.store import Retention, list_held
+from app.instances.store import Retention
 from app.instances.tickets import Tickets
 from app.ops import chores, owed
 from app.ops.description import Description
@@ -176,16 +178,18 @@ async def _open(
         enqueue=owed.enqueue_in(spool) if spool is not None else None,
     )
     copier: Copier = hubs
+    tasks: list[Coroutine[Any, Any, None]] = []
     if member is not None and placed.peers is not None and hubs.parcels is not None:
         Moves(hubs, member.keeper, placed.peers, member.registry)
         copier = Clones(hubs, member.keeper, placed.peers, hubs.parcels)
+        tasks.append(Leftovers(hubs, member.keeper, placed.peers, db, settings.instances_dir).run())
     hubs.listen(feed)
     stack.push_async_callback(hubs.close)
     machines = Machines(settings.regions, node, hubs, backed_up, placed.peers)
     machines.measure(metrics)
     dev_user = await demo.find_dev_user(db, node) if settings.dev_user else None
 
-    tasks = [
+    tasks += [
         hubs.sweep(),
         hubs.take_stock(),
         requests.run(),
@@ -195,6 +199,8 @@ async def _open(
     ]
     if member is not None:
         tasks += member.run(hubs.fence)
+        if not node.is_primary:
+            tasks.append(adopt_later(member, settings.instances_dir))
     if spool is not None:
         tasks += [spool.run(), chores.keep_spool(spool, authenticator, entrance)]
         stack.push_async_callback(chores.spool_uses, spool, authenticator, entrance)
@@ -239,7 +245,7 @@ async def _join(settings: Settings, db: Database, node: Node, peers: Peers | Non
     restorable = settings.backup_url is not None
     member = await membership.join(db, node, peers, project_queries.find_region, takes_away=restorable)
     if node.is_primary:
-        await member.adopt(await asyncio.to_thread(list_held, settings.instances_dir))
+        await adopt(member, settings.instances_dir)
     return member
 
 

@@ -118,6 +118,10 @@ class Backup:
         if shipped:
             await self._let_go(path)
 
+    def holds(self, path: Path) -> bool:
+        """Whether a file is shipped, or something of it is owed still."""
+        return _key(path) in self._held
+
     async def ship(self, path: Path) -> None:
         """Wait until what is committed in a file is in the replica. Unavailable."""
         try:

@@ -1,6 +1,6 @@
 """The desk: how a machine speaks with the primary's registry, at hand on the primary, over the peer port elsewhere."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -16,6 +16,7 @@ T = TypeVar("T")
 
 BEGIN, BEAT, CLAIM = "/peer/begin", "/peer/beat", "/peer/claim"
 HAND_OVER, RAISE, ALIVE = "/peer/hand-over", "/peer/raise", "/peer/alive"
+OPENED, ADOPT = "/peer/opened", "/peer/adopt"
 
 # The refusals that the asker acts on; every other failure is one of the machine that was asked.
 _REFUSALS: dict[str, type[AppError]] = {kind.code: kind for kind in (Conflict, NotFound, Unavailable)}
@@ -33,6 +34,10 @@ class Desk(Protocol):
     async def hand_over(self, home: Home, to: Machine, session: str) -> Home: ...
 
     async def raise_number(self, home: Home, least: int) -> Home: ...
+
+    async def mark_opened(self, home: Home) -> Home: ...
+
+    async def adopt(self, held: Sequence[tuple[str, int]], machine: Machine) -> int: ...
 
     async def list_alive(self) -> list[Machine]: ...
 
@@ -66,6 +71,12 @@ class Distant:
     async def raise_number(self, home: Home, least: int) -> Home:
         return await self._ask(RAISE, Home, home, least)
 
+    async def mark_opened(self, home: Home) -> Home:
+        return await self._ask(OPENED, Home, home)
+
+    async def adopt(self, held: Sequence[tuple[str, int]], machine: Machine) -> int:
+        return await self._ask(ADOPT, int, held, machine)
+
     async def list_alive(self) -> list[Machine]:
         return await self._ask(ALIVE, list[Machine])
 
@@ -92,6 +103,8 @@ def answers(registry: Registry) -> dict[str, Answer]:
         HAND_OVER: answer_of(registry.hand_over, tuple[Home, Machine, str]),
         ALIVE: answer_of(registry.list_alive, tuple[()]),
         RAISE: answer_of(registry.raise_number, tuple[Home, int]),
+        OPENED: answer_of(registry.mark_opened, tuple[Home]),
+        ADOPT: answer_of(registry.adopt, tuple[list[tuple[str, int]], Machine]),
     }
 
 

@@ -26,7 +26,7 @@ from app.instances.hub import DELETED, DELETED_REASON, GOING_AWAY, GOING_AWAY_RE
 from app.instances.relay import Enqueue, Relay
 from app.instances.replicas import Replicas
 from app.instances.reviews import Reviews
-from app.instances.store import Retention, Stores, list_held
+from app.instances.store import Retention, Store, Stores, list_held
 from app.projects import access_queries, instances, queries
 from app.projects.access import NO_INSTANCE
 
@@ -62,6 +62,8 @@ class Hubs:
         self._stores = Stores(folder, retention)
         # Where every instance has a home, only that opens it.
         self._keeper = keeper
+        # Told of each home that was opened here for the first time.
+        self.arrived: Callable[[Home], Awaitable[None]] = _nothing
         self._arrivals = Arrivals(keeper, peers, self._stores, backup) if keeper and peers else None
         self.parcels = self._arrivals.parcels if self._arrivals is not None else None
         self._relay = Relay(db, enqueue)
@@ -107,7 +109,22 @@ class Hubs:
     async def receive(self, new_id: str, write: Callable[[Path], Awaitable[None]]) -> None:
         """Have `write` make the file of an instance that has none yet."""
         await write(self._stores.path(new_id))
+        if self._arrivals is not None:
+            await self._arrivals.receive(new_id)
         await self._replicas.ship_new(new_id, self._stores.store(new_id), self._stores.thread_of(new_id))
+
+    @asynccontextmanager
+    async def closed(self, instance_id: str) -> AsyncIterator[Store]:
+        """The file of an instance that nobody opens here meanwhile. Unavailable where it is in use."""
+        async with self._lock(instance_id):
+            store = self._stores.store(instance_id)
+            if instance_id in self._open or self._replicas.holds(store.path):
+                raise Unavailable("The file is in use")
+            yield store
+
+    async def ship(self, instance_id: str) -> None:
+        """Wait until the replica has all of an instance that is open. Unavailable."""
+        await self._replicas.ship(self._stores.path(instance_id))
 
     async def take_stock(self) -> None:
         """Once, after the start: delete what was deleted meanwhile, and open what an earlier process did not close, so
@@ -197,6 +214,8 @@ class Hubs:
             self._starting -= 1
         self._open[instance_id] = hub
         self._relay.attach(hub)
+        if arrived is not None and arrived.is_new:
+            self._soon(asyncio.get_running_loop(), self.arrived(arrived.home))
         return hub
 
     async def _make_room(self) -> None:
@@ -261,6 +280,10 @@ class Hubs:
 def away_ms() -> int:
     """How long a client waits before it comes back, so that not all come at once."""
     return round(uniform(*AWAY_MS))
+
+
+async def _nothing(home: Home) -> None:
+    return
 
 
 def _is_gone() -> AppError:
