@@ -36,11 +36,12 @@ from app.identity import demo
 from app.identity.authenticator import Authenticator
 from app.identity.clerk import ClerkTokens
 from app.identity.newcomers import Newcomers
+from app.instances import neighbours
 from app.instances.admission import CATCH_UP_SECONDS, Rooms
-from app.instances.clones import Clones
+from app.instances.adoption import adopt
 from app.instances.hubs import Hubs
-from app.instances.moves import Moves
-from app.instances.store import Retention, list_held
+from app.instances.remains import Remains
+from app.instances.store import Retention
 from app.instances.tickets import Tickets
 from app.ops import chores, gauges, owed
 from app.ops.description import Description
@@ -49,7 +50,6 @@ from app.projects import instances, webhooks
 from app.projects import queries as project_queries
 from app.projects.door import Entrance
 from app.projects.first_use import FirstUse
-from app.projects.instances import Copier
 from app.routes import OPEN_TO_ANY_ORIGIN, ROUTES
 from app.settings import Settings
 from app.usage import archive_queries
@@ -181,15 +181,7 @@ async def _open(
     )
     if follower is not None:
         follower.settle = hubs.reviews.settle
-    copier: Copier = hubs
-    if member is not None and placed.peers is not None and hubs.parcels is not None:
-        Moves(db, hubs, member.keeper, placed.peers, member.registry)
-        copier = Clones(hubs, member.keeper, placed.peers, hubs.parcels)
-    if member is not None:
-        # Whoever tells the others that they may open what is here has closed all of it, and begins no session again.
-        if backed_up is not None:
-            stack.push_async_callback(_leave, member, hubs)
-        background.run(stack, member.run(hubs.fence))
+    copier, tasks = neighbours.begin(hubs, member, placed.peers, db, settings.instances_dir, stack)
     hubs.listen(feed)
     stack.push_async_callback(hubs.close)
     lease = member.lease if member is not None else None
@@ -199,9 +191,8 @@ async def _open(
     gauges.measure(metrics, machines)
     dev_user = await demo.find_dev_user(db, node) if settings.dev_user else None
 
-    tasks = [
+    tasks += [
         hubs.sweep(),
-        hubs.take_stock(),
         machines.run(),
         requests.run(),
         engine.run(node, db, feed),
@@ -213,6 +204,8 @@ async def _open(
         stack.push_async_callback(chores.spool_uses, spool, authenticator, entrance)
     if node.is_primary:
         tasks += [enrichment.run(), deliverer.run(), chores.keep_house(db, authenticator, entrance)]
+        if backed_up is not None:
+            tasks.append(Remains(db, backed_up.url).run())
         if settings.regions.replicated:
             shipped = partial(backed_up.ship, settings.ledger_path) if backed_up is not None else None
             tasks.append(Mover(db, archive, shipped).run())
@@ -252,7 +245,7 @@ async def _join(
     member = await membership.join(db, node, peers, project_queries.find_region, takes_away=restorable)
     stack.push_async_callback(member.follower.close)
     if node.is_primary:
-        await member.adopt(await asyncio.to_thread(list_held, settings.instances_dir))
+        await adopt(member, settings.instances_dir)
     return member
 
 
@@ -293,7 +286,3 @@ async def _list_origins(db: Database, cors: Cors, listed: asyncio.Event) -> None
             log.warning("origins_not_read", error=error.message)
             listed.set()
             await asyncio.sleep(RETRY_SECONDS)
-
-
-async def _leave(member: Membership, hubs: Hubs) -> None:
-    await member.leave(await hubs.list_owed())

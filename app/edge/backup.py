@@ -133,7 +133,7 @@ class Backup:
         return [path for path in self._held if path not in own]
 
     def holds(self, path: Path) -> bool:
-        """Whether it has not let go of a file: not all of it may be in the replica."""
+        """Whether a file is shipped, or something of it is owed still: not all of it may be in the replica."""
         return _key(path) in self._held
 
     async def hold(self, path: Path, url: str) -> None:

@@ -1,6 +1,6 @@
 """The desk: how a machine speaks with the primary's registry, at hand on the primary, over the peer port elsewhere."""
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -17,6 +17,7 @@ T = TypeVar("T")
 BEGIN, BEAT, CLAIM = "/peer/begin", "/peer/beat", "/peer/claim"
 HAND_OVER, RAISE, ALIVE, LEAVE = "/peer/hand-over", "/peer/raise", "/peer/alive", "/peer/leave"
 STEADY, SEND_HOME = "/peer/steady", "/peer/send-home"
+OPENED, ADOPT = "/peer/opened", "/peer/adopt"
 
 # Who ends waits no longer to have it known: without it the others find out by the port that refuses.
 LEAVE_SECONDS = 3.0
@@ -39,6 +40,10 @@ class Desk(Protocol):
     async def raise_number(self, home: Home, least: int) -> Home: ...
 
     async def send_home(self, home: Home, to: Machine, session: str) -> Home: ...
+
+    async def mark_opened(self, home: Home) -> Home: ...
+
+    async def adopt(self, held: Sequence[tuple[str, int]], machine: Machine) -> int: ...
 
     async def list_alive(self) -> list[Machine]: ...
 
@@ -75,6 +80,12 @@ class Distant:
 
     async def raise_number(self, home: Home, least: int) -> Home:
         return await self._ask(RAISE, Home, home, least)
+
+    async def mark_opened(self, home: Home) -> Home:
+        return await self._ask(OPENED, Home, home)
+
+    async def adopt(self, held: Sequence[tuple[str, int]], machine: Machine) -> int:
+        return await self._ask(ADOPT, int, held, machine)
 
     async def list_alive(self) -> list[Machine]:
         return await self._ask(ALIVE, list[Machine])
@@ -122,6 +133,8 @@ def answers(registry: Registry) -> dict[str, Answer]:
         SEND_HOME: answer_of(registry.send_home, tuple[Home, Machine, str]),
         STEADY: answer_of(registry.list_steady, tuple[()]),
         LEAVE: answer_of(registry.leave, tuple[Machine, str, list[str]]),
+        OPENED: answer_of(registry.mark_opened, tuple[Home]),
+        ADOPT: answer_of(registry.adopt, tuple[list[tuple[str, int]], Machine]),
     }
 
 

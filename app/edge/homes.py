@@ -19,7 +19,11 @@ class Machine(NamedTuple):
 
 
 class Home(NamedTuple):
-    """`number` rises with each owner; `epoch` is what clients see of it; `source` has the file that was handed over."""
+    """`number` rises with each owner; `epoch` is what clients see of it; `source` has the file that was handed over.
+
+    `opened` is the newest number under which it may have been opened: what was acknowledged under a lower one is in
+    each file of that number. None where nobody has opened it.
+    """
 
     name: str
     machine: str
@@ -27,17 +31,20 @@ class Home(NamedTuple):
     number: int
     epoch: str
     source: str | None
+    opened: int | None = None
 
 
 def find_home(connection: Connection, name: str) -> Home | None:
-    row = connection.fetch_one("SELECT name, machine, region, number, epoch, source FROM homes WHERE name = ?", name)
+    row = connection.fetch_one(
+        "SELECT name, machine, region, number, epoch, source, opened FROM homes WHERE name = ?", name
+    )
     return Home(*row) if row else None
 
 
 def list_homes_of(connection: Connection, machine: str, after: str, limit: int) -> list[Home]:
     """What a machine owns, by name."""
     rows = connection.fetch(
-        """SELECT name, machine, region, number, epoch, source FROM homes
+        """SELECT name, machine, region, number, epoch, source, opened FROM homes
            WHERE machine = ? AND name > ? ORDER BY name LIMIT ?""",
         machine,
         after,
@@ -83,7 +90,9 @@ def claim(tx: Transaction, name: str, to: Machine, gone: str | None, mark: str, 
         return home
     if home is not None:
         end_session(tx, home.machine)
-    return _give(tx, name, to, home.number + 1 if home is not None else 1, None, mark, now)
+    if home is None:
+        return _give(tx, name, to, 1, None, None, mark, now)
+    return _give(tx, name, to, home.number + 1, None, home.opened, mark, now)
 
 
 def hand_over(tx: Transaction, home: Home, to: Machine, session: str, source: str | None, mark: str, now: int) -> Home:
@@ -97,37 +106,65 @@ def hand_over(tx: Transaction, home: Home, to: Machine, session: str, source: st
     held = find_session(tx, home.machine)
     if (stored.machine, stored.number) != (home.machine, home.number) or held != session:
         raise Conflict("It has another home by now")
-    return _give(tx, home.name, to, home.number + 1, source, mark, now)
+    return _give(tx, home.name, to, home.number + 1, source, stored.opened, mark, now)
 
 
 def raise_number(tx: Transaction, home: Home, least: int, mark: str, now: int) -> Home:
-    """A higher number for the same owner: the replica knows later epochs than a core that was restored does."""
-    stored = find_home(tx, home.name)
-    if stored != home:
-        raise Conflict("It has another home by now")
+    """A higher number for the same owner: a file or the replica knows later epochs than a core that was restored does,
+    and `least` is above them."""
+    stored = _require_same(tx, home)
     machine = Machine(home.machine, home.region)
-    return _give(tx, home.name, machine, max(least, home.number + 1), home.source, mark, now)
+    opened = max(stored.opened or 0, least - 1) if least else stored.opened
+    return _give(tx, home.name, machine, max(least, home.number + 1), home.source, opened, mark, now)
 
 
-def has_unowned(connection: Connection, names: Sequence[str]) -> bool:
-    """Whether one of the names is nobody's."""
+def mark_opened(tx: Transaction, home: Home) -> Home:
+    """Its owner is about to open it, with everything in place. Conflict when it is another's by now."""
+    stored = _require_same(tx, home)
+    tx.execute("UPDATE homes SET opened = number WHERE name = ?", home.name)
+    return stored._replace(opened=stored.number)
+
+
+def _require_same(tx: Transaction, home: Home) -> Home:
+    stored = find_home(tx, home.name)
+    if stored is None or (stored.machine, stored.number) != (home.machine, home.number):
+        raise Conflict("It has another home by now")
+    return stored
+
+
+def list_unowned(connection: Connection, names: Sequence[str]) -> list[str]:
+    """The instances among the names that are nobody's."""
     marks = ", ".join("?" * len(names))
-    row = connection.fetch_one(f"SELECT count(*) FROM homes WHERE name IN ({marks})", *names)
-    return row is None or row[0] < len(names)
+    rows = connection.fetch(f"SELECT id FROM instances WHERE id IN ({marks}) EXCEPT SELECT name FROM homes", *names)
+    return [row[0] for row in rows]
 
 
-def adopt(tx: Transaction, names: Sequence[str], machine: Machine, mark: str, now: int) -> int:
-    """Make a machine the home of what it has the files of and nobody owns yet; how many there were."""
+def list_opened_elsewhere(connection: Connection, names: Sequence[str], machine: str) -> list[str]:
+    """Those of the names that another machine owns, and has opened."""
+    marks = ", ".join("?" * len(names))
+    rows = connection.fetch(
+        f"SELECT name FROM homes WHERE name IN ({marks}) AND machine <> ? AND opened = number", *names, machine
+    )
+    return [row[0] for row in rows]
+
+
+def adopt(tx: Transaction, held: Sequence[tuple[str, int]], machine: Machine, mark: str, now: int) -> int:
+    """Make a machine the home of what it has the files of and nobody owns yet; how many there were.
+
+    With each name comes the number that the file knows: 0 from the time before there were homes.
+    """
     return sum(
         tx.execute(
-            """INSERT INTO homes (name, machine, region, number, epoch, source, given_at_ms)
-               SELECT id, ?, ?, 1, ?, NULL, ? FROM instances WHERE id = ? ON CONFLICT (name) DO NOTHING""",
+            """INSERT INTO homes (name, machine, region, number, epoch, source, opened, given_at_ms)
+               SELECT id, ?, ?, ?, ?, NULL, ?, ? FROM instances WHERE id = ? ON CONFLICT (name) DO NOTHING""",
             *machine,
-            epoch_of(1, mark),
+            number + 1,
+            epoch_of(number + 1, mark),
+            number,
             now,
             name,
         )
-        for name in names
+        for name, number in held
     )
 
 
@@ -142,12 +179,15 @@ def number_of(epoch: str) -> int:
     return int(number) if mark and number.isdecimal() else 0
 
 
-def _give(tx: Transaction, name: str, to: Machine, number: int, source: str | None, mark: str, now: int) -> Home:
-    home = Home(name, to.machine, to.region, number, epoch_of(number, mark), source)
+def _give(
+    tx: Transaction, name: str, to: Machine, number: int, source: str | None, opened: int | None, mark: str, now: int
+) -> Home:
+    home = Home(name, to.machine, to.region, number, epoch_of(number, mark), source, opened)
     tx.execute(
-        """INSERT INTO homes (name, machine, region, number, epoch, source, given_at_ms) VALUES (?, ?, ?, ?, ?, ?, ?)
+        """INSERT INTO homes (name, machine, region, number, epoch, source, opened, given_at_ms)
+           VALUES (?, ?, ?, ?, ?, ?, ?, ?)
            ON CONFLICT (name) DO UPDATE SET machine = excluded.machine, region = excluded.region,
-               number = excluded.number, epoch = excluded.epoch, source = excluded.source,
+               number = excluded.number, epoch = excluded.epoch, source = excluded.source, opened = excluded.opened,
                given_at_ms = excluded.given_at_ms""",
         *home,
         now,

@@ -42,6 +42,16 @@ class Keeper:
                 return None
         return Destination(home.region, home.machine)
 
+    @property
+    def me(self) -> Machine:
+        """This machine."""
+        return self._owning.me
+
+    async def find_elsewhere(self, name: str) -> Home | None:
+        """The home of something where that is another machine, as far as this one knows."""
+        home = await self._find(name)
+        return home if home is not None and home.machine != self.me.machine else None
+
     async def require(self, name: str) -> Home:
         """The home of what this machine owns. Unavailable when it does not, or does not know yet."""
         home = await self._find(name)
@@ -88,6 +98,13 @@ class Keeper:
             raise Unavailable("This machine is not its home any more") from error
         self._owning.tell(raised)
         return raised
+
+    async def mark_opened(self, home: Home) -> Home:
+        """Have it known that this machine opens what it owns. Unavailable when it is another's by now."""
+        try:
+            return await self._desk.mark_opened(home)
+        except Conflict as error:
+            raise Unavailable("This machine is not its home any more") from error
 
     async def list_others(self) -> list[Machine]:
         """The other machines that are alive. Unavailable."""

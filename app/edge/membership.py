@@ -1,12 +1,12 @@
 """Membership: what makes this machine one of several: its lease, what it owns, and whom it asks."""
 
+import asyncio
 from collections.abc import Callable, Collection, Coroutine
 from typing import Any
 
 import structlog
 
 from app.edge import desk, homes
-from app.edge.clock import now_ms
 from app.edge.database import Database
 from app.edge.desk import Desk, Distant
 from app.edge.follower import Follower, position_of
@@ -20,10 +20,10 @@ from app.edge.ownership import Ownership
 from app.edge.peers import POSITION, Peers
 from app.edge.placement import Destination
 from app.edge.prober import Prober
-from app.edge.registry import RegionOf, Registry, new_mark
+from app.edge.registry import RegionOf, Registry
 from app.errors import AppError
 
-ADOPTED_AT_ONCE = 1_000
+ADOPTED_AT_ONCE = 500
 
 log = structlog.get_logger("membership")
 
@@ -71,12 +71,16 @@ class Membership:
         except AppError as error:
             log.warning("left_untold", error=error.message)
 
-    async def adopt(self, names: list[str]) -> None:
-        """On the primary, before it answers anybody: what it has the files of, and nobody owns, is its own."""
+    async def adopt(self, names: list[str], number_of: Callable[[str], int]) -> None:
+        """What this machine has the files of, and nobody owns, is its own. Unavailable when the primary is away.
+
+        `number_of` says which home the file of a name has known last.
+        """
         for first in range(0, len(names), ADOPTED_AT_ONCE):
-            some = names[first : first + ADOPTED_AT_ONCE]
-            if await self._db.read(homes.has_unowned, some):
-                await self._db.write(homes.adopt, some, self.me, new_mark(), now_ms())
+            unowned = await self._db.read_one(homes.list_unowned, names[first : first + ADOPTED_AT_ONCE])
+            if unowned:
+                held = [(name, await asyncio.to_thread(number_of, name)) for name in unowned]
+                log.warning("adopted", instances=await self._desk.adopt(held, self.me))
 
 
 async def join(db: Database, node: Node, peers: Peers, region_of: RegionOf, *, takes_away: bool = True) -> Membership:

@@ -9,7 +9,7 @@ import asyncio
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from app.edge import homes
 from app.edge.clock import now_ms
@@ -89,7 +89,8 @@ class Registry:
         if home is None:
             to = self._pick(name, asker, region, None)
             return await self._db.write(homes.claim, name, to, None, self._mark(), now_ms())
-        if not self._takes_away or not self._liveness.is_gone(home.machine, name):
+        # What nobody has opened has no file that somebody could miss.
+        if not (self._takes_away or home.opened is None) or not self._liveness.is_gone(home.machine, name):
             self._doubted[home.machine] = time.monotonic()
             return home
         async with self._locks[home.machine]:
@@ -108,6 +109,14 @@ class Registry:
 
     async def raise_number(self, home: Home, least: int) -> Home:
         return await self._db.write(homes.raise_number, home, least, self._mark(), now_ms())
+
+    async def mark_opened(self, home: Home) -> Home:
+        """Before its owner opens it under a new number. Conflict when it is another's by now."""
+        return await self._db.write(homes.mark_opened, home)
+
+    async def adopt(self, held: Sequence[tuple[str, int]], machine: Machine) -> int:
+        """Make a machine the home of what it has files of, by name and number, and nobody owns."""
+        return await self._db.write(homes.adopt, held, machine, self._mark(), now_ms())
 
     async def list_alive(self) -> list[Machine]:
         """Who was heard a moment ago, for a machine that looks for something."""

@@ -50,9 +50,10 @@ def require_free(path: Path) -> None:
 def put(fresh: Path, path: Path, now: int) -> Path | None:
     """Move a restored file into its place; where what was there is now, if anything was."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    _sync(fresh)
     kept = set_aside(path, now)
     fresh.rename(path)
-    _sync_folder(path.parent)
+    _sync(path.parent)
     return kept
 
 
@@ -84,9 +85,9 @@ def remove(path: Path) -> None:
         Path(f"{path}{suffix}").unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
-    """A rename is only safe once its folder is on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """What was written into a file is only safe once that is on the disk, and a rename once its folder is."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -1,19 +1,19 @@
 """Arrivals: how the file of an instance comes to its home, and under whose epoch it is there.
 
-What lies here and is of this home's epoch, or of the one before it, is the instance. Anything older is a leftover of
-this machine's, which is set aside: the instance then comes from the machine that handed it over, or from the replica.
-Where it is nowhere, only the first home of all may begin with nothing.
+An owner has it written down at the primary before it opens anything, with its epoch in the file already. So a file of
+the newest home that was opened, or of a later one, is the instance: a home that was never opened acknowledged nothing.
+Anything older is a leftover of this machine's, which is set aside: the instance then comes from the machine that handed
+it over, from the replica, or from the machine with the newest file. Only what nobody has opened begins with nothing.
 """
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import structlog
 
-from app.edge import restoration
+from app.edge import desk, restoration, sqlite
 from app.edge.backup import Backup
 from app.edge.clock import now_ms
 from app.edge.homes import Home, number_of
@@ -23,21 +23,24 @@ from app.edge.peers import Peers
 from app.edge.placement import Destination
 from app.errors import AppError, Internal, Unavailable
 from app.instances.parcels import Parcels
-from app.instances.restoration import continues, fetch, list_copies, read_position
+from app.instances.restoration import covers, fetch, list_copies, read_epochs, read_extent, read_position
 from app.instances.store import Store, Stores
 
 T = TypeVar("T")
 
-LEFT = "/peer/left"
+# Stands for the epoch that is about to begin.
+HERE = ""
+LEFT, HELD = "/peer/left", "/peer/held"
 
 log = structlog.get_logger("arrivals")
 
 
 class Arrived(NamedTuple):
-    """A home whose file is here; `check` raises Fenced once it is this machine's no longer."""
+    """A home whose file is here; `check` raises Fenced once it is this machine's no longer. `is_new` the first time."""
 
     home: Home
     check: Callable[[], None]
+    is_new: bool
 
 
 class Arrivals:
@@ -50,6 +53,7 @@ class Arrivals:
         self._url = backup.url if backup is not None else None
         self.parcels = Parcels(stores.folder, peers)
         peers.answers[LEFT] = self._give
+        peers.answers[HELD] = desk.answer_of(self._say_held, tuple[str])
 
     async def bring(self, instance_id: str) -> Arrived:
         """Have the file of an instance here that may be opened. NotFound; Unavailable where it is not this machine's,
@@ -63,10 +67,23 @@ class Arrivals:
             # A guard made now is of the session that there is now, and the home was found in this one.
             check()
             check = self._keeper.guard(home)
-            if held is None or number_of(held) != home.number - 1:
+            if held is None or number_of(held) < (home.opened or 0):
                 await self._replace(home, store, held)
+            check()
+        is_new = held != home.epoch or home.opened != home.number
+        if is_new:
+            home = await self._begin(home, store)
         check()
-        return Arrived(home, check)
+        return Arrived(home, check, is_new)
+
+    async def receive(self, instance_id: str) -> None:
+        """A file that was just made here is its home's. NotFound, Unavailable."""
+        await self._begin(await self._keeper.require(instance_id), self._stores.store(instance_id))
+
+    async def _begin(self, home: Home, store: Store) -> Home:
+        """The file has the epoch before the primary hears of it, and that before anything is acknowledged."""
+        await self._on_thread(store, _begin, store, home.epoch)
+        return await self._keeper.mark_opened(home)
 
     async def _epoch_here(self, store: Store) -> str | None:
         """The newest epoch of the file here; None where there is no file."""
@@ -76,12 +93,15 @@ class Arrivals:
         return epoch or ""
 
     async def _pass_known_epochs(self, home: Home, held: str | None) -> Home:
-        """A core that was restored may give a number once more that a file or the replica knows already."""
+        """A core that was restored may give a number once more that a file or the replica knows already, and not know
+        that anybody has opened it."""
         known = {held} if held else set()
         if self._url is not None:
             known |= set(await asyncio.to_thread(list_copies, self._url, home.name))
-        newest = max((number_of(epoch) for epoch in known if epoch != home.epoch), default=0)
-        return home if newest < home.number else await self._keeper.raise_number(home, newest + 1)
+        newest = max((number_of(epoch) for epoch in known if epoch != home.epoch), default=-1)
+        if newest < home.number and newest <= (-1 if home.opened is None else home.opened):
+            return home
+        return await self._keeper.raise_number(home, newest + 1)
 
     async def _replace(self, home: Home, store: Store, held: str | None) -> None:
         """Put the newest state that is to be had in the place of what is here."""
@@ -92,41 +112,64 @@ class Arrivals:
             await asyncio.to_thread(restoration.remove, fresh)
             raise
         if found:
-            kept = await self._on_thread(store, _put, fresh, store.path)
+            kept = await self._on_thread(store, restoration.put, fresh, store.path, now_ms())
         else:
             kept = await self._on_thread(store, restoration.set_aside, store.path, now_ms())
-        if kept is not None:
+        if kept is not None and await self._on_thread(store, _is_in, store.path, kept):
+            await asyncio.to_thread(restoration.remove, kept)
+        elif kept is not None:
             log.warning("set_aside", instance=home.name, epoch=held, file=kept.name)
 
     async def _fetch(self, home: Home, fresh: Path) -> bool:
-        """Whether there is a state of before; False for what is new."""
-        if home.source is not None and home.source != home.machine:
-            peer = self._peers.at(Destination("", home.source))
-            await self.parcels.fetch(peer, LEFT, home.name, fresh)
+        """Whether there is a state of before; False for what nobody has opened."""
+        if home.source and home.source != home.machine and await self._fetch_handed_over(home.source, home.name, fresh):
             return True
+        if home.opened is None:
+            return False
         try:
             if self._url is None:
                 raise NoCopy("There is no backup")
             await asyncio.to_thread(fetch, self._url, home.name, fresh)
-        except NoCopy as error:
-            if home.number > 1 and not await self._find_left(home, fresh):
-                raise Unavailable("The newest state of this instance is on a machine that is away") from error
-            return home.number > 1
+        except NoCopy:
+            await self._find_left(home, home.opened, fresh)
         except Internal as error:
             raise Unavailable(error.message) from error
         return True
 
-    async def _find_left(self, home: Home, fresh: Path) -> bool:
-        """Whether a machine that is alive has what the home before this left, of which nothing was shipped."""
-        for machine in await self._keeper.list_others():
-            with suppress(Unavailable):
-                await self.parcels.fetch(
-                    self._peers.at(Destination(machine.region, machine.machine)), LEFT, home.name, fresh
-                )
-                epoch, _ = await asyncio.to_thread(read_position, fresh)
-                if number_of(epoch or "") == home.number - 1:
-                    return True
-        return False
+    async def _fetch_handed_over(self, source: str, name: str, fresh: Path) -> bool:
+        """From the machine that let it go. False where that is gone: all that is let go is in the replica, if any."""
+        try:
+            await self.parcels.fetch(self._peers.at(Destination("", source)), LEFT, name, fresh)
+        except Unavailable:
+            if self._url is None or source in {one.machine for one in await self._keeper.list_others()}:
+                raise
+            return False
+        return True
+
+    async def _find_left(self, home: Home, opened: int, fresh: Path) -> None:
+        """Fetch what a machine that is alive has of what was never shipped. Unavailable while none has all of it."""
+        others = [Destination(one.region, one.machine) for one in await self._keeper.list_others()]
+        known = [held for held in await asyncio.gather(*(self._ask_held(other, home.name) for other in others)) if held]
+        newest = max(known, key=lambda held: held[:2], default=None)
+        if newest is None or newest[0] < opened:
+            raise Unavailable("The newest state of this instance is on a machine that is away")
+        await self.parcels.fetch(self._peers.at(newest[2]), LEFT, home.name, fresh)
+
+    async def _ask_held(self, whom: Destination, name: str) -> tuple[int, int, Destination] | None:
+        """`(number, seq, machine)` of the file that another machine has."""
+        try:
+            held = await desk.ask(self._peers, whom, HELD, tuple[str, int] | None, name)  # type: ignore[arg-type]
+        except Unavailable:
+            return None
+        return (number_of(held[0]), held[1], whom) if held is not None else None
+
+    async def _say_held(self, name: str) -> tuple[str, int] | None:
+        """`(epoch, seq)` of the file here; None where there is none."""
+        store = self._stores.store(name)
+        if not store.path.exists():
+            return None
+        epoch, seq = await self._on_thread(store, read_position, store.path)
+        return epoch or "", seq
 
     async def _give(self, question: bytes, machine: str) -> bytes:
         """What this machine has handed over and closed, for the machine that has it now."""
@@ -145,11 +188,14 @@ class Arrivals:
         return await asyncio.get_running_loop().run_in_executor(thread, fn, *args)
 
 
-def _put(fresh: Path, path: Path) -> Path | None:
-    """Move a file into its place. What was there is kept, and named, when it has something that the new one has not."""
-    needless = path.exists() and continues(fresh, path)
-    kept = restoration.put(fresh, path, now_ms())
-    if kept is not None and needless:
-        restoration.remove(kept)
-        return None
-    return kept
+def _is_in(path: Path, kept: Path) -> bool:
+    """Whether a file has all of the one that it has taken the place of."""
+    try:
+        return path.exists() and covers([*read_epochs(path), (HERE, read_position(path)[1] + 1)], read_extent(kept))
+    except sqlite.Error:
+        return False
+
+
+def _begin(store: Store, epoch: str) -> None:
+    store.begin(now_ms(), epoch)
+    store.close()

@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 
 from app.edge.framing import frame_texts
+from app.instances import endings
 from app.instances.draft import Told
 from app.instances.member import Member
 from app.instances.presence import Presence
@@ -37,6 +38,9 @@ class Audience:
             if last is not None:
                 member.send(last)
             member.socket.close(code, reason)
+
+    def send_away(self) -> None:
+        self.close_all(endings.GOING_AWAY, endings.GOING_AWAY_REASON, endings.going_away())
 
     def drop_slow(self, now: float) -> None:
         """Close whoever has taken nothing for too long. `now` is of the monotonic clock."""

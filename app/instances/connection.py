@@ -12,12 +12,11 @@ from websockets.frames import CloseCode
 
 from app.edge.socket import Socket
 from app.errors import AppError, Forbidden, NotFound, Unauthenticated, Unavailable
-from app.instances import protocol
+from app.instances import endings, protocol
 from app.instances.admission import Admitted, Rooms, admit, identify
 from app.instances.allowance import Allowance
 from app.instances.draft import caller_of
-from app.instances.hub import GOING_AWAY, GOING_AWAY_REASON, Hub
-from app.instances.hubs import TRY_AGAIN, TRY_AGAIN_REASON, away_ms
+from app.instances.hub import Hub
 from app.instances.member import Member
 from app.instances.protocol import (
     EXPIRED,
@@ -115,8 +114,8 @@ class Connection:
 
     def on_shutdown(self) -> None:
         if self._member is not None:
-            self._socket.write(protocol.going_away(away_ms()))
-        self._socket.close(GOING_AWAY, GOING_AWAY_REASON)
+            self._socket.write(endings.going_away())
+        self._socket.close(endings.GOING_AWAY, endings.GOING_AWAY_REASON)
 
     def on_close(self, code: int) -> None:
         self._ended = True
@@ -192,7 +191,7 @@ class Connection:
         except Unavailable:
             # Not `auth_error`, which a client could take for the last word on its credential.
             self._ended = True
-            self._socket.close(TRY_AGAIN, TRY_AGAIN_REASON)
+            self._socket.close(endings.TRY_AGAIN, endings.TRY_AGAIN_REASON)
         except AppError as error:
             self._end(error.message, NO_ACCESS)
         except Exception:

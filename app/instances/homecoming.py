@@ -12,10 +12,11 @@ import structlog
 from app.edge.homes import Machine
 from app.edge.keeper import Keeper
 from app.errors import AppError
-from app.instances.replicas import Replicas
-from app.instances.store import Stores
+from app.instances.hub import Hub
+from app.instances.hubs import Hubs
 
 WAITING = 10_000
+LOOK_SECONDS = 5.0
 
 log = structlog.get_logger("homecoming")
 
@@ -23,20 +24,26 @@ log = structlog.get_logger("homecoming")
 class Homecoming:
     """One for a machine that is one of several; it remembers what was closed here and belongs elsewhere."""
 
-    def __init__(self, keeper: Keeper, replicas: Replicas, stores: Stores) -> None:
+    def __init__(self, hubs: Hubs, keeper: Keeper) -> None:
+        self._hubs = hubs
         self._keeper = keeper
-        self._replicas = replicas
-        self._stores = stores
         self._waiting: dict[str, str] = {}
+        hubs.hibernated = self._add
 
-    def add(self, instance_id: str, region: str) -> None:
-        """What was just closed, and was made for a region."""
-        if self._keeper.is_abroad(region):
+    async def run(self) -> None:
+        """Send home what may go, until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            for instance_id, to in await self._take_ready():
+                await self._send(instance_id, to)
+
+    def _add(self, hub: Hub) -> None:
+        if self._keeper.is_abroad(hub.region):
             while len(self._waiting) >= WAITING:
                 del self._waiting[next(iter(self._waiting))]
-            self._waiting[instance_id] = region
+            self._waiting[hub.id] = hub.region
 
-    async def take_ready(self) -> list[tuple[str, Machine]]:
+    async def _take_ready(self) -> list[tuple[str, Machine]]:
         """What may go now, and where to. Each is named once: what comes to nothing waits for its next use."""
         if not self._waiting:
             return []
@@ -51,13 +58,11 @@ class Homecoming:
             del self._waiting[name]
         return ready
 
-    async def send(self, instance_id: str, to: Machine) -> None:
-        """Give away what is closed here, and nobody opens meanwhile. Its next owner has it from the replica."""
-        store, thread = self._stores.store(instance_id), self._stores.thread_of(instance_id)
-        if not self._replicas.is_shipped(store):
-            return
+    async def _send(self, instance_id: str, to: Machine) -> None:
+        """Give away what nobody opens meanwhile. Its next owner has it from the replica."""
         try:
-            await self._keeper.send_home(await self._keeper.require(instance_id), to)
-            await asyncio.get_running_loop().run_in_executor(thread, store.delete)
-        except (AppError, OSError) as error:
-            log.warning("not_sent_home", instance=instance_id, error=str(error))
+            async with self._hubs.closed(instance_id) as store:
+                if self._hubs.replicas.is_shipped(store):
+                    await self._keeper.send_home(await self._keeper.require(instance_id), to)
+        except AppError as error:
+            log.warning("not_sent_home", instance=instance_id, error=error.message)

@@ -34,8 +34,6 @@ from app.instances.turn import Outcome, apply_all, named_in
 
 T = TypeVar("T")
 
-GOING_AWAY, GOING_AWAY_REASON = 1012, "Going away"
-DELETED, DELETED_REASON = 1000, "Instance deleted"
 NOT_STORED = "The change was not stored: try again"
 
 log = structlog.get_logger("hub")

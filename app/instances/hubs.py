@@ -2,11 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from random import uniform
+from typing import Any
 from weakref import WeakValueDictionary
 
 import structlog
@@ -15,22 +15,22 @@ from app.edge import sqlite
 from app.edge.backup import Backup
 from app.edge.changes import Changes
 from app.edge.database import Database
+from app.edge.flights import Flights
 from app.edge.homes import Home, Machine
 from app.edge.keeper import Keeper
 from app.edge.lease import Fenced
 from app.edge.peers import Peers
 from app.errors import AppError, NotFound, Unavailable
-from app.instances import protocol
+from app.instances import endings
 from app.instances.arrivals import Arrivals
 from app.instances.backlog import Backlog
 from app.instances.doubts import Look
-from app.instances.homecoming import Homecoming
-from app.instances.hub import DELETED, DELETED_REASON, GOING_AWAY, GOING_AWAY_REASON, Hub
+from app.instances.hub import Hub
 from app.instances.relay import Enqueue, Relay
 from app.instances.replicas import Replicas
 from app.instances.reviews import Reviews
-from app.instances.store import Retention, Stores, list_held
-from app.projects import access_queries, instances, queries
+from app.instances.store import Retention, Store, Stores
+from app.projects import access_queries, instances
 from app.projects.access import NO_INSTANCE
 
 OPEN_INSTANCES = 300
@@ -38,8 +38,6 @@ IDLE_SECONDS = 60.0
 SWEEP_SECONDS = 5.0
 # Longer than a last commit and the rest of a file wait for a replica that does not answer.
 CLOSE_SECONDS = 15.0
-AWAY_MS = (200, 2_000)
-TRY_AGAIN, TRY_AGAIN_REASON = 1013, "Try again later"
 
 log = structlog.get_logger("hubs")
 
@@ -63,12 +61,14 @@ class Hubs:
     ) -> None:
         self.backlog = backlog or Backlog()
         self.reviews = Reviews(db, self.seen)
-        self._replicas = Replicas(backup)
+        self.replicas = Replicas(backup)
         self._db = db
         self._stores = Stores(folder, retention)
-        self._homecoming = Homecoming(keeper, self._replicas, self._stores) if keeper else None
         # Where every instance has a home, only that opens it.
         self._keeper = keeper
+        # Told of each hub that was closed because nobody used it, and of each home that was opened for the first time.
+        self.hibernated: Callable[[Hub], None] = lambda hub: None
+        self.arrived: Callable[[Home], Coroutine[Any, Any, None]] = _nothing
         self._arrivals = Arrivals(keeper, peers, self._stores, backup) if keeper and peers else None
         self.parcels = self._arrivals.parcels if self._arrivals is not None else None
         self._relay = Relay(db, enqueue)
@@ -78,7 +78,7 @@ class Hubs:
         self._open: dict[str, Hub] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._starting = 0
-        self._opening: dict[str, asyncio.Task[None]] = {}
+        self._opening = Flights()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
 
@@ -86,8 +86,7 @@ class Hubs:
         """Close what was deleted, and ask again what each member may do when that has changed."""
         self._relay.listen(changes)
         self.reviews.listen(changes)
-        loop = asyncio.get_running_loop()
-        changes.listen(instances.TOPIC, lambda key: self._soon(loop, self._delete(key)))
+        changes.listen(instances.TOPIC, lambda key: self._soon(self.delete(key)))
 
     @asynccontextmanager
     async def use(self, instance_id: str) -> AsyncIterator[Hub]:
@@ -105,7 +104,7 @@ class Hubs:
         while (hub := self._open.get(instance_id)) is None:
             # Who asked may leave meanwhile. Half open the hub would go on by itself, and begun anew with each who comes
             # back a large file might never be here.
-            await asyncio.shield(self._open_soon(instance_id))
+            await self._opening.join(instance_id, partial(self._open_alone, instance_id))
         self._check(hub)
         return hub
 
@@ -117,24 +116,18 @@ class Hubs:
     async def receive(self, new_id: str, write: Callable[[Path], Awaitable[None]]) -> None:
         """Have `write` make the file of an instance that has none yet."""
         await write(self._stores.path(new_id))
-        await self._replicas.ship_new(new_id, self._stores.store(new_id), self._stores.thread_of(new_id))
+        if self._arrivals is not None:
+            await self._arrivals.receive(new_id)
+        await self.replicas.ship_new(new_id, self._stores.store(new_id), self._stores.thread_of(new_id))
 
-    async def take_stock(self) -> None:
-        """Once, after the start: delete what was deleted meanwhile, and open what an earlier process did not close, so
-        that its rest is shipped too."""
-        for instance_id in await asyncio.to_thread(list_held, self._stores.folder):
-            try:
-                if await self._db.read_one(queries.has_tombstone, instance_id):
-                    await self._delete(instance_id)
-            except AppError as error:
-                log.warning("not_deleted", instance=instance_id, error=error.message)
-        if self._keeper is not None:
-            await self._keeper.wait()
-        for instance_id in await asyncio.to_thread(self._replicas.leftovers, self._stores.folder):
-            try:
-                await self.open(instance_id)
-            except AppError as error:
-                log.warning("leftover_not_shipped", instance=instance_id, error=error.message)
+    @asynccontextmanager
+    async def closed(self, instance_id: str) -> AsyncIterator[Store]:
+        """The file of an instance that nobody opens here meanwhile. Unavailable where it is in use."""
+        async with self._lock(instance_id):
+            store = self._stores.store(instance_id)
+            if instance_id in self._open or self.replicas.holds(store.path):
+                raise Unavailable("The file is in use")
+            yield store
 
     def seen(self) -> list[Hub]:
         return list(self._open.values())
@@ -151,11 +144,6 @@ class Hubs:
             hub.audience.drop_slow(now)
             if hub.idle and now - hub.audience.left_at > IDLE_SECONDS:
                 await self._hibernate(hub)
-        if self._homecoming is not None:
-            for instance_id, to in await self._homecoming.take_ready():
-                async with self._lock(instance_id):
-                    if instance_id not in self._open:
-                        await self._homecoming.send(instance_id, to)
 
     async def hand_over(self, instance_id: str, to: Machine) -> Home:
         """Close an instance here and give it to another machine, which has the file from this one. Unavailable."""
@@ -165,8 +153,11 @@ class Hubs:
             # What was never opened has no file that could be given.
             hub = self._open.get(instance_id) or await self._start(instance_id)
             home = await self._keeper.require(instance_id)
-            hub.audience.close_all(GOING_AWAY, GOING_AWAY_REASON, protocol.going_away(away_ms()))
+            hub.audience.send_away()
             await self._stop(hub, _is_closing)
+            if self.replicas.holds(self._stores.path(instance_id)):
+                # Its next owner may come to need the replica's copy.
+                raise Unavailable("Not all of it is in the backup yet")
             return await self._keeper.hand_over(home, to)
 
     def fence(self) -> None:
@@ -178,40 +169,21 @@ class Hubs:
         """Tell everybody that it goes away, finish what was accepted, close the files."""
         self._closing = True
         await self.reviews.close()
-        ending = [*self._tasks, *self._opening.values()]
+        ending = [*self._tasks, *self._opening.tasks()]
         for task in ending:
             task.cancel()
         await asyncio.gather(*ending, return_exceptions=True)
         for hub in self.seen():
-            hub.audience.close_all(GOING_AWAY, GOING_AWAY_REASON, protocol.going_away(away_ms()))
+            hub.audience.send_away()
         # All at once, so that a slow replica is waited for once; also what is just being opened.
         await asyncio.gather(*map(self._close_one, {*self._open, *self._locks}))
         await self._relay.close()
         self._stores.close()
 
-    def _open_soon(self, instance_id: str) -> "asyncio.Task[None]":
-        """The task that opens it: the one that is under way, or a new one."""
-        task = self._opening.get(instance_id)
-        if task is None or task.done():
-            task = self._opening[instance_id] = asyncio.create_task(self._open_alone(instance_id))
-            task.add_done_callback(partial(self._end_opening, instance_id))
-        return task
-
-    def _end_opening(self, instance_id: str, task: "asyncio.Task[None]") -> None:
-        if self._opening.get(instance_id) is task:
-            del self._opening[instance_id]
-        if not task.cancelled():
-            # Everybody who waited for it may have left.
-            task.exception()
-
     async def _open_alone(self, instance_id: str) -> None:
         async with self._lock(instance_id):
             if instance_id not in self._open:
                 await self._start(instance_id)
-
-    async def list_owed(self) -> set[str]:
-        """Once all is closed: what nobody else may open for now, because the replica may not have all of it."""
-        return await asyncio.to_thread(self._replicas.owed, self._stores.folder)
 
     async def _start(self, instance_id: str) -> Hub:
         if self._closing:
@@ -230,7 +202,7 @@ class Hubs:
                 hub.check = arrived.check
             await hub.start(arrived.home.epoch if arrived is not None else None)
             hub.broken = self._abandon_soon
-            await self._replicas.hold(hub, store)
+            await self.replicas.hold(hub, store)
         except BaseException as error:
             await hub.stop(_is_closing)
             if isinstance(error, (sqlite.Error, OSError)):
@@ -240,6 +212,8 @@ class Hubs:
             self._starting -= 1
         self._open[instance_id] = hub
         self._relay.attach(hub)
+        if arrived is not None and arrived.is_new:
+            self._soon(self.arrived(arrived.home))
         return hub
 
     async def _make_room(self) -> None:
@@ -255,8 +229,7 @@ class Hubs:
         async with self._lock(hub.id):
             if hub.idle:
                 await self._stop(hub, _is_closing)
-        if self._homecoming is not None:
-            self._homecoming.add(hub.id, hub.region)
+        self.hibernated(hub)
 
     def _check(self, hub: Hub) -> None:
         try:
@@ -266,12 +239,12 @@ class Hubs:
             raise
 
     def _abandon_soon(self, hub: Hub) -> None:
-        self._soon(asyncio.get_running_loop(), self._abandon(hub))
+        self._soon(self._abandon(hub))
 
     async def _abandon(self, hub: Hub) -> None:
         """Its state may not be the file's: everybody comes back to one that is read anew."""
         async with self._lock(hub.id):
-            hub.audience.close_all(TRY_AGAIN, TRY_AGAIN_REASON)
+            hub.audience.close_all(endings.TRY_AGAIN, endings.TRY_AGAIN_REASON)
             await self._stop(hub, _is_closing)
 
     async def _close_one(self, instance_id: str) -> None:
@@ -293,27 +266,27 @@ class Hubs:
         """Whoever opens an instance or deletes it is alone with it."""
         return self._locks.setdefault(instance_id, asyncio.Lock())
 
-    def _soon(self, loop: asyncio.AbstractEventLoop, work: "asyncio.Future[None] | object") -> None:
-        task: asyncio.Task[None] = loop.create_task(work)  # type: ignore[arg-type]
+    def _soon(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _delete(self, instance_id: str) -> None:
+    async def delete(self, instance_id: str) -> None:
+        """What was deleted in the core is closed, and its file goes."""
         if self._keeper is not None:
             self._keeper.forget(instance_id)
         # Who is opening it has found its row before, and would make the file again behind this.
         async with self._lock(instance_id):
             hub = self._open.get(instance_id)
             if hub is not None:
-                hub.audience.close_all(DELETED, DELETED_REASON)
+                hub.audience.close_all(endings.DELETED, endings.DELETED_REASON)
                 await self._stop(hub, _is_gone)
             store = self._stores.store(instance_id)
             await asyncio.get_running_loop().run_in_executor(self._stores.thread_of(instance_id), store.delete)
 
 
-def away_ms() -> int:
-    """How long a client waits before it comes back, so that not all come at once."""
-    return round(uniform(*AWAY_MS))
+async def _nothing(home: Home) -> None:
+    return
 
 
 def _is_gone() -> AppError:

@@ -23,6 +23,10 @@ class Replicas:
     def __init__(self, backup: Backup | None) -> None:
         self._backup = backup
 
+    @property
+    def exist(self) -> bool:
+        return self._backup is not None
+
     async def hold(self, hub: Hub, store: Store) -> None:
         """Ship the file of a hub that was just opened. Unavailable."""
         backup = self._backup
@@ -45,6 +49,15 @@ class Replicas:
             await self.hold(hub, store)
         finally:
             await hub.stop(lambda: Unavailable("Closed"))
+
+    def holds(self, path: Path) -> bool:
+        """Whether something of a file that is closed may still have to be shipped."""
+        return self._backup is not None and self._backup.holds(path)
+
+    async def ship(self, path: Path) -> None:
+        """Wait until the replica has all of an open instance's file, where there is one. Unavailable."""
+        if self._backup is not None:
+            await self._backup.ship(path)
 
     def leftovers(self, folder: Path) -> list[str]:
         """The instances whose files were not closed: what was last written there may not have been shipped."""

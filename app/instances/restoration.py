@@ -2,13 +2,18 @@
 
 import secrets
 from pathlib import Path
+from typing import NamedTuple
+
+import structlog
 
 from app.edge import replica, restoration, sqlite
 from app.edge.homes import epoch_of, number_of
 from app.edge.litestream import NoCopy, replica_of
 from app.instances import queries
 from app.instances.replicas import FOLDER
-from app.instances.store import EPOCH_BYTES
+from app.instances.store import EPOCH_BYTES, path_of
+
+log = structlog.get_logger("restoration")
 
 
 def list_instances(url: str) -> list[str]:
@@ -63,13 +68,45 @@ def read_position(path: Path) -> tuple[str | None, int]:
         return queries.find_epoch(raw), queries.get_position(raw)[0]
 
 
-def continues(path: Path, earlier: Path) -> bool:
-    """Whether a file tells all that another does: an owner after that one's began where it had ended."""
-    with sqlite.snapshot(earlier) as raw:
-        known, seq = queries.list_epochs(raw), queries.get_position(raw)[0]
+class Extent(NamedTuple):
+    """How far a file goes: its last change, and the epoch that this was made in; "" where nothing was changed."""
+
+    epoch: str
+    seq: int
+
+
+def read_extent(path: Path) -> Extent:
+    """An epoch that was begun in the file, and in which nothing was changed, adds nothing to it."""
     with sqlite.snapshot(path) as raw:
-        told = queries.list_epochs(raw)
-    return told[: len(known)] == known and len(told) > len(known) and seq < told[len(known)][1]
+        seq, _ = queries.get_position(raw)
+        changed = [epoch for epoch, first_seq in queries.list_epochs(raw) if first_seq <= seq]
+    return Extent(changed[-1], seq) if changed else Extent("", seq)
+
+
+def read_epochs(path: Path) -> list[tuple[str, int]]:
+    """`(epoch, first_seq)` of a file, oldest first."""
+    with sqlite.snapshot(path) as raw:
+        return queries.list_epochs(raw)
+
+
+def covers(epochs: list[tuple[str, int]], extent: Extent) -> bool:
+    """Whether a file with these epochs has all that another one has: each epoch has one writer, so it has a change of
+    it when the next epoch begins behind that change."""
+    names = [epoch for epoch, _ in epochs]
+    if extent.seq == 0:
+        return True
+    if extent.epoch not in names[:-1]:
+        return False
+    return epochs[names.index(extent.epoch) + 1][1] > extent.seq
+
+
+def read_number(folder: Path, instance_id: str) -> int:
+    """The number of the home that the file of an instance has known last; 0 also for one that cannot be read."""
+    try:
+        return number_of(read_position(path_of(folder, instance_id))[0] or "")
+    except (sqlite.Error, OSError) as error:
+        log.warning("not_read", instance=instance_id, error=str(error))
+        return 0
 
 
 def _began_ms(path: Path, epoch: str) -> int:

@@ -12,7 +12,8 @@ from app.edge.database import Database
 from app.errors import AppError
 from app.identity import api_keys, queries, users
 from app.identity.principal import Principal
-from app.instances.hub import DELETED, DELETED_REASON, Hub
+from app.instances.endings import DELETED, DELETED_REASON
+from app.instances.hub import Hub
 from app.instances.member import Member
 from app.projects import access, access_queries
 from app.projects.access import Access, Level

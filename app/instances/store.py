@@ -81,15 +81,21 @@ class Store:
 
     def open(self, now: int, epoch: str | None = None) -> Loaded:
         """Make or migrate the file, and read it whole. An owner that is new to it begins its own `epoch`."""
+        epoch = self.begin(now, epoch)
+        raw = self._connected()
+        seq, told_from = queries.get_position(raw)
+        return Loaded(queries.list_entries(raw), queries.count_bytes(raw), seq, epoch, told_from)
+
+    def begin(self, now: int, epoch: str | None = None) -> str:
+        """Make or migrate the file, and begin an epoch that is new to it; the one that it is in."""
         if not self._is_current():
             migrate.migrate(self.path, KIND)
         raw = self._connected()
-        seq, told_from = queries.get_position(raw)
         known = queries.find_epoch(raw)
         epoch = epoch or known or secrets.token_hex(EPOCH_BYTES)
         if epoch != known:
-            queries.insert_epoch(raw, epoch, seq + 1, now)
-        return Loaded(queries.list_entries(raw), queries.count_bytes(raw), seq, epoch, told_from)
+            queries.insert_epoch(raw, epoch, queries.get_position(raw)[0] + 1, now)
+        return epoch
 
     def _is_current(self) -> bool:
         """Whether there is nothing to migrate: asked on the connection that stays, because another costs more."""

@@ -1,5 +1,6 @@
 """The SQL of projects and of their instances' rows."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from app.edge.clock import sql_text
@@ -174,6 +175,19 @@ def list_creating(connection: Connection) -> list[str]:
 
 def has_tombstone(connection: Connection, instance_id: str) -> bool:
     return connection.fetch_one("SELECT 1 FROM instance_tombstones WHERE instance_id = ?", instance_id) is not None
+
+
+def list_deleted(connection: Connection, names: Sequence[str], before_ms: int) -> list[str]:
+    """Those of `names` that were deleted before an instant, and are nothing else's."""
+    marks = ", ".join("?" * len(names))
+    rows = connection.fetch(
+        f"""SELECT instance_id FROM instance_tombstones WHERE instance_id IN ({marks}) AND deleted_at_ms < ?
+            EXCEPT SELECT id FROM instances WHERE id IN ({marks})""",
+        *names,
+        before_ms,
+        *names,
+    )
+    return [row[0] for row in rows]
 
 
 def find_first_project(connection: Connection, user_id: str) -> str | None:

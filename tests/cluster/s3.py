@@ -39,6 +39,8 @@ class S3:
                 find_rclone(),
                 *("serve", "s3", str(self.folder), "--addr", f"127.0.0.1:{self.port}"),
                 *("--auth-key", f"{ACCESS_KEY},{SECRET_KEY}", "--vfs-cache-mode", "off", "--config", os.devnull),
+                # What a test puts into the folder is seen at once.
+                *("--dir-cache-time", "1ms"),
             ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

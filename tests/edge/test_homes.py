@@ -174,7 +174,7 @@ async def test_what_a_machine_leaves_behind_is_given_away_at_once_and_what_it_ke
     assert await desk.claim("nrt-kept", AMS) == kept
     taken = await desk.claim("nrt-left", AMS)
     assert (taken.machine, taken.number, taken.source) == ("m2", left.number + 1, None)
-    desk.machines.refuses("m3")
+    desk.liveness.refuses("m3", desk.liveness.now)
     desk.clock.now += REFUSED_SECONDS
     assert (await desk.claim("nrt-kept", AMS)).machine == "m2"
 
@@ -308,6 +308,64 @@ async def test_a_core_that_was_restored_goes_on_above_the_epochs_that_the_replic
         await desk.raise_number(home, 9)
 
 
+async def test_who_opened_it_last_is_known_to_every_later_home(desk: Desk) -> None:
+    home = await desk.claim("nrt-a", NRT)
+    assert home.opened is None
+    assert (await desk.mark_opened(home)).opened == 1
+    given = await desk.hand_over(home, AMS, "session-of-m3")
+    assert (given.number, given.opened) == (2, 1)
+    with pytest.raises(Conflict):
+        await desk.mark_opened(home)
+    desk.clock.now += LEASE_SECONDS + PACE_SECONDS + 1
+    assert await desk.beat(FRA, "session-of-m1")
+    taken = await desk.claim("nrt-a", FRA)
+    assert (taken.machine, taken.number, taken.opened) == ("m1", 3, 1), "the second one acknowledged nothing"
+    kept = await desk.raise_number(taken, 0)
+    assert (kept.number, kept.opened) == (4, 1)
+    raised = await desk.raise_number(kept, 7)
+    assert (raised.number, raised.opened) == (7, 6), "the replica knows a sixth"
+
+
+async def test_without_a_backup_only_what_nobody_has_opened_is_given_away(db: Database) -> None:
+    clock = Clock()
+    liveness = Liveness({}, clock)
+    desk = Registry(db, liveness, lambda connection, name: "nrt", takes_away=False)
+    for machine in (AMS, NRT):
+        await desk.begin(machine, f"session-of-{machine.machine}")
+    opened, unopened = await desk.claim("a", NRT), await desk.claim("b", NRT)
+    await desk.mark_opened(opened)
+    liveness.refuses("m3", liveness.now)
+    clock.now += REFUSED_SECONDS
+    assert (await desk.claim("a", AMS)).machine == "m3"
+    taken = await desk.claim("b", AMS)
+    assert (taken.machine, taken.number, taken.opened) == ("m2", unopened.number + 1, None)
+
+
+async def test_adoption_goes_above_the_number_of_the_file_and_takes_nothing_from_anybody(
+    db: Database, desk: Desk
+) -> None:
+    def insert(tx: Transaction) -> None:
+        tx.execute("INSERT INTO users (id, created_at, updated_at) VALUES ('u', '', '')")
+        tx.execute(
+            """INSERT INTO projects (id, owner_id, name, updated_at_ms, created_at, updated_at)
+               VALUES ('p', 'u', 'p', 0, '', '')"""
+        )
+        for name in ("sin-a", "sin-b"):
+            tx.execute(
+                """INSERT INTO instances (id, project_id, name, region, created_at, updated_at)
+                   VALUES (?, 'p', 'a', 'sin', '', '')""",
+                name,
+            )
+
+    await db.write(insert)
+    owned = await desk.claim("sin-b", AMS)
+    assert await db.read(homes.list_unowned, ["sin-a", "sin-b", "nowhere"]) == ["sin-a"]
+    assert await desk.adopt([("sin-a", 5), ("sin-b", 5)], NRT) == 1
+    adopted = await desk.claim("sin-a", AMS)
+    assert (adopted.machine, adopted.number, adopted.opened) == ("m3", 6, 5)
+    assert await desk.claim("sin-b", NRT) == owned
+
+
 async def test_a_deleted_instance_leaves_who_has_to_delete_its_file(db: Database, desk: Desk) -> None:
     def insert(tx: Transaction) -> None:
         tx.execute("INSERT INTO users (id, created_at, updated_at) VALUES ('u', '', '')")
@@ -321,8 +379,8 @@ async def test_a_deleted_instance_leaves_who_has_to_delete_its_file(db: Database
         )
 
     await db.write(insert)
-    assert await db.write(homes.adopt, ["a", "nowhere"], NRT, "mark", 0) == 1
-    assert await db.write(homes.adopt, ["a"], AMS, "mark", 0) == 0
+    assert await db.write(homes.adopt, [("a", 0), ("nowhere", 0)], NRT, "mark", 0) == 1
+    assert await db.write(homes.adopt, [("a", 0)], AMS, "mark", 0) == 0
     await db.write(lambda tx: tx.execute("DELETE FROM instances WHERE id = 'a'"))
     row = await db.read(
         lambda connection: connection.fetch_one("SELECT instance_id, machine, number FROM instance_tombstones")

@@ -75,9 +75,9 @@ class Core:
     def __init__(self, world: World) -> None:
         self._world = world
         self.raw = sqlite3.connect(":memory:", isolation_level=None)
-        script = (migrate.MIGRATIONS / "core" / "0006_homes.sql").read_text()
-        for statement in migrate.split_statements(script):
-            if "CREATE TABLE" in statement or "CREATE INDEX" in statement:
+        scripts = [(migrate.MIGRATIONS / "core" / name).read_text() for name in ("0006_homes.sql", "0007_opened.sql")]
+        for statement in migrate.split_statements("".join(scripts)):
+            if "CREATE TABLE" in statement or "CREATE INDEX" in statement or "ALTER TABLE homes" in statement:
                 self.raw.execute(statement)
         self.sequence = 0
         self.jobs: deque[tuple[Callable[..., Any], tuple[Any, ...], asyncio.Future[Any]]] = deque()
@@ -106,7 +106,7 @@ class Core:
         else:
             self.raw.execute("COMMIT")
             self.sequence += 1
-            rows = self.raw.execute("SELECT name, machine, region, number, epoch, source FROM homes").fetchall()
+            rows = self.raw.execute("SELECT name, machine, region, number, epoch, source, opened FROM homes").fetchall()
             self.past.append({row[0]: Home(*row) for row in rows})
             if not future.done():
                 future.set_result((value, self.sequence))
@@ -446,7 +446,14 @@ class Forgetful(Registry):
 
 
 class HearsLate(Play):
+    """Goodbyes that are on their way while their machine begins anew."""
+
     registry_type = Forgetful
+
+    def leave(self, name: str, prompt: bool) -> None:
+        super().leave(name, False)
+        self.start(name)
+        self.begin(name, True)
 
 
 @pytest.mark.parametrize("wrong", [TellsFirst, HearsLate])

@@ -15,7 +15,7 @@ forward.FIRST_CARE_SECONDS = tunnel.ANSWER_SECONDS = peers.PING_SECONDS = 0.5
 if __name__ == "__main__":
     from app import cli
     from app.edge import liveness, registry
-    from app.instances import hubs
+    from app.instances import homecoming, hubs, leftovers
     from app.ops import chores
 
     for module, name in (
@@ -23,6 +23,8 @@ if __name__ == "__main__":
         (registry, "STEADY_SECONDS"),
         (hubs, "IDLE_SECONDS"),
         (hubs, "SWEEP_SECONDS"),
+        (homecoming, "LOOK_SECONDS"),
+        (leftovers, "LOOK_SECONDS"),
     ):
         setattr(module, name, float(os.environ.get(name, getattr(module, name))))
     chores.HOUSEKEEPING_SECONDS = 0.2

@@ -87,7 +87,7 @@ async def test_a_home_that_was_found_in_a_session_that_ended_meanwhile_is_not_op
     store = owner.stores.store(ROOM)
     thread.submit(store.open, now_ms(), home.epoch)
     thread.submit(store.close)
-    await owner.registry.raise_number(home, 0)
+    await owner.registry.raise_number(await owner.registry.mark_opened(home), 0)
     thread.submit(go.wait, 10)
     bringing = asyncio.create_task(owner.arrivals.bring(ROOM))
     while not thread._work_queue.qsize():

@@ -10,7 +10,6 @@ from app.edge import sqlite
 from app.instances import entry
 from app.instances.entry import Entry
 from app.instances.queries import Actor, Record
-from app.instances.restoration import continues
 from app.instances.store import Commit, Retention, Store
 
 NOW = 1_700_000_000_000
@@ -50,29 +49,6 @@ def test_a_copy_is_written_ahead_like_the_file_it_is_of(store: Store, tmp_path: 
     raw = sqlite.connect(tmp_path / "copy.db", read_only=True)
     assert raw.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     raw.close()
-
-
-def test_a_file_continues_another_when_a_later_owner_began_where_that_one_ended(store: Store, tmp_path: Path) -> None:
-    for epoch in ("1-a", "2-b"):
-        store.open(NOW, epoch)
-        store.close()
-    later = Store(tmp_path / "later.db", Retention())
-    store.write_copy(later.path)
-    store.close()
-    assert not continues(later.path, store.path), "who wrote last is not known"
-    later.open(NOW, "3-c")
-    later.write(Commit([_record(5, "plain")], [], [], 5, NOW))
-    later.close()
-    assert continues(later.path, store.path)
-    assert not continues(store.path, later.path)
-    store.open(NOW)
-    store.write(Commit([_record(5, "plain")], [], [], 5, NOW))
-    store.close()
-    assert not continues(later.path, store.path), "the file has what the later owner never saw"
-    other = Store(tmp_path / "other.db", Retention())
-    other.open(NOW, "3-c")
-    other.close()
-    assert not continues(later.path, other.path)
 
 
 def test_a_file_that_was_only_begun_is_made_whole(tmp_path: Path) -> None:

@@ -1,0 +1,102 @@
+"""Leftovers: files here of instances that live elsewhere. One goes once its home has all that is in it.
+
+Its home says so, and only of what it has under an epoch of its own, on its disk and, where there is a backup, in the
+replica. What it does not have stays, and `litehouse doctor` names it. While the home is asked nobody opens the instance
+here, so what goes is what was asked about.
+"""
+
+import asyncio
+from pathlib import Path
+
+import structlog
+
+from app.edge import desk, homes
+from app.edge.database import Database
+from app.edge.homes import Home
+from app.edge.keeper import Keeper
+from app.edge.peers import Peers
+from app.edge.placement import Destination
+from app.errors import AppError
+from app.instances import queries
+from app.instances.hubs import Hubs
+from app.instances.restoration import Extent, covers, read_extent
+from app.instances.store import list_held, path_of
+
+# Asked of a home, and told to the machine that it has its file from.
+COVERS, ARRIVED = "/peer/covers", "/peer/arrived"
+# A home may have to open the file, and to ship it.
+ANSWER_SECONDS = 20.0
+LOOK_SECONDS = 60.0
+NAMES_AT_ONCE = 500
+
+log = structlog.get_logger("leftovers")
+
+
+class Leftovers:
+    """One for a machine that is one of several; its files are in `folder`."""
+
+    def __init__(self, hubs: Hubs, keeper: Keeper, peers: Peers, db: Database, folder: Path) -> None:
+        self._hubs = hubs
+        self._keeper = keeper
+        self._peers = peers
+        self._db = db
+        self._folder = folder
+        hubs.arrived = self._tell
+        peers.answers[COVERS] = desk.answer_of(self._covers, tuple[str, Extent])
+        peers.answers[ARRIVED] = desk.answer_of(self._look, tuple[str])
+
+    async def run(self) -> None:
+        """Look through the folder now and then, until cancelled."""
+        await self._keeper.wait()
+        while True:
+            try:
+                for name in await self._list():
+                    await self._look(name)
+            except AppError as error:
+                log.warning("leftovers_not_looked_at", error=error.message)
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _list(self) -> list[str]:
+        """What is here and was opened elsewhere since."""
+        names = await asyncio.to_thread(list_held, self._folder)
+        found: list[str] = []
+        for first in range(0, len(names), NAMES_AT_ONCE):
+            some = names[first : first + NAMES_AT_ONCE]
+            found += await self._db.read_one(homes.list_opened_elsewhere, some, self._keeper.me.machine)
+        return found
+
+    async def _look(self, name: str) -> None:
+        """Remove a file that its home has all of."""
+        try:
+            async with self._hubs.closed(name) as store:
+                home = await self._keeper.find_elsewhere(name)
+                if home is None or not store.path.exists():
+                    return
+                extent = await asyncio.to_thread(read_extent, store.path)
+                where = Destination(home.region, home.machine)
+                if await desk.ask(self._peers, where, COVERS, bool, name, extent, seconds=ANSWER_SECONDS):
+                    await asyncio.to_thread(store.delete)
+                    log.info("leftover_removed", instance=name)
+                else:
+                    log.warning("leftover", instance=name, file=store.path.name)
+        except AppError as error:
+            log.info("leftover_kept", instance=name, why=error.message)
+
+    async def _covers(self, name: str, extent: Extent) -> bool:
+        """Whether this machine is the home and has all that another one's file has."""
+        if not await self._keeper.may_open(name):
+            return False
+        async with self._hubs.use(name) as hub:
+            epochs = await hub.read_file(queries.list_epochs)
+            await self._hubs.replicas.ship(path_of(self._folder, name))
+            return epochs[-1][0] == hub.epoch and covers(epochs, extent)
+
+    async def _tell(self, home: Home) -> None:
+        """The machine that had it before need not keep it."""
+        if home.source is None or home.source == home.machine:
+            return
+        try:
+            source = Destination("", home.source)
+            await desk.ask(self._peers, source, ARRIVED, type(None), home.name, seconds=2 * ANSWER_SECONDS)
+        except AppError as error:
+            log.info("arrival_untold", instance=home.name, why=error.message)
