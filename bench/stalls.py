@@ -14,9 +14,11 @@ from bench.process import Refused, ServerProcess
 from bench.rounds import interleave
 from bench.stage import Stage
 
-CONNECTIONS = 16
-# What the primary commits meanwhile has to be let into the mount that is being read.
-WRITING_CONNECTIONS, WRITING_SECONDS = 4, 0.02
+# Five hundred questions a second: asked without a pause, what a loop is late by is its turn at the processor.
+CONNECTIONS, EVERY_SECONDS = 16, 0.032
+# What the primary commits meanwhile has to be let into the mount that is being read: fifty a second, far from all that
+# it can, which would take the processor from whoever reads.
+WRITING_CONNECTIONS, WRITING_SECONDS = 4, 0.08
 STALL_P99_MS = 5.0
 WRITTEN_SECONDS = 10.0
 PERCENT = 100
@@ -28,7 +30,7 @@ def ticked(out: Path) -> list[str]:
 
 
 def stall(stage: Stage, where: str, primary: ServerProcess, ours: "Ticked", beside: "Ticked", name: str) -> Figure:
-    """While quota is asked of it without a pause and the primary commits."""
+    """While quota is asked of it at fixed times and the primary commits."""
 
     def measure(ticked: Ticked) -> float:
         posting = stage.begin(
@@ -69,7 +71,7 @@ class Ticked:
         self._out.unlink(missing_ok=True)
         question = messages.get(f"{messages.QUOTA}?userId={messages.user_name(1)}", self.key)
         os.kill(self._server.pid, signal.SIGUSR1)
-        stage.drive(self._server, (question,), CONNECTIONS)
+        stage.result(stage.begin(self._server, (question,), CONNECTIONS, stage.extent.seconds, every=EVERY_SECONDS))
         os.kill(self._server.pid, signal.SIGUSR2)
         until = time.monotonic() + WRITTEN_SECONDS
         while not self._out.exists():

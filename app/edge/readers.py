@@ -1,10 +1,14 @@
 """Readers: a connection that reads and never for long, and on a mount the threads that may wait for it."""
 
 import asyncio
+import threading
+import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from app.edge import sqlite
 from app.edge.transaction import Connection
@@ -17,6 +21,8 @@ MOUNT_PROGRESS_STEPS = 500
 READ_THREADS = 4
 WAITING_READS = 1_000
 READ_WAIT_SECONDS = 8.0
+# Reads share a transaction no longer than this: nobody waits for long behind another, nor replication behind them.
+TOGETHER_SECONDS = 0.005
 
 
 class Reader:
@@ -56,11 +62,28 @@ class Reader:
         self._connection.raw.close()
 
 
-class ThreadReaders:
-    """READ_THREADS, each read on one of them with a connection that nobody else uses meanwhile.
+class _Read(NamedTuple):
+    """What somebody waits for; `single` where it is one statement."""
 
-    The first connection is made at once, so that a file that cannot be opened is found at start. A mount that
-    hangs holds these threads and no others; whoever waits behind them is told so.
+    fn: Callable[..., Any]
+    args: tuple[Any, ...]
+    single: bool
+    future: "asyncio.Future[Any]"
+
+
+class _Outcome(NamedTuple):
+    read: _Read
+    value: Any
+    error: Exception | None
+
+
+class ThreadReaders:
+    """READ_THREADS, each with a connection that nobody else uses meanwhile.
+
+    On a mount a transaction costs more than what is read in it. So what has gathered while all threads read is shared
+    out among them, and each runs its part in one transaction, which begins after all of it was asked for. The first
+    connection is made at once, so that a file that cannot be opened is found at start. A mount that hangs holds these
+    threads and no others; whoever waits behind them is told so.
     """
 
     def __init__(self, path: Path, seconds: float) -> None:
@@ -68,43 +91,125 @@ class ThreadReaders:
         self._seconds = seconds
         self._threads = ThreadPoolExecutor(READ_THREADS, "reader")
         self._idle: list[Reader] = [self._new()]
+        # What is waited for, and by how many threads; both change under the lock.
+        self._lock = threading.Lock()
+        self._pending: deque[_Read] = deque()
+        self._reading = 0
         self._waiting = 0
 
     async def transaction(self, fn: Callable[..., T], args: tuple[Any, ...]) -> T:
-        return await self._run(Reader.transaction, fn, args)
+        return await self._run(fn, args, single=False)
 
     async def statement(self, fn: Callable[..., T], args: tuple[Any, ...]) -> T:
-        return await self._run(Reader.statement, fn, args)
+        return await self._run(fn, args, single=True)
 
     async def close(self) -> None:
-        await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
+        with self._lock:
+            pending, self._pending = self._pending, deque()
+        for read in pending:
+            self._tell([_Outcome(read, None, Unavailable("The database is being closed", certain=False))])
+        await asyncio.to_thread(self._threads.shutdown)
         for reader in self._idle:
             reader.close()
 
-    async def _run(self, how: Callable[..., T], fn: Callable[..., T], args: tuple[Any, ...]) -> T:
+    async def _run(self, fn: Callable[..., T], args: tuple[Any, ...], *, single: bool) -> T:
         if self._waiting >= WAITING_READS:
             raise Unavailable(f"Too many reads are waiting: {self._waiting} of {WAITING_READS}", certain=False)
         self._waiting += 1
         loop = asyncio.get_running_loop()
-        running: asyncio.Future[T] = loop.run_in_executor(self._threads, self._read, how, fn, args)
-        running.add_done_callback(self._done)
+        future: asyncio.Future[T] = loop.create_future()
+        read = _Read(fn, args, single, future)
+        with self._lock:
+            self._pending.append(read)
+            is_free = self._reading < READ_THREADS
+            self._reading += is_free
+        if is_free:
+            self._threads.submit(self._work, loop)
         try:
             async with asyncio.timeout(READ_WAIT_SECONDS):
-                return await running
+                return await future
         except TimeoutError as error:
             message = f"The database could not be read within {READ_WAIT_SECONDS:g} s"
             raise Unavailable(message, certain=False) from error
+        finally:
+            if future.cancelled():
+                self._forget(read)
 
-    def _done(self, running: "asyncio.Future[Any]") -> None:
-        self._waiting -= 1
+    def _forget(self, read: _Read) -> None:
+        """Who asked has left. A read that has begun is counted until it ends."""
+        with self._lock, suppress(ValueError):
+            self._pending.remove(read)
+            self._waiting -= 1
 
-    def _read(self, how: Callable[..., T], fn: Callable[..., T], args: tuple[Any, ...]) -> T:
-        # No more threads than READ_THREADS are here at once, so there are never more connections either.
-        reader = self._idle.pop() if self._idle else self._new()
+    def _tell(self, outcomes: list[_Outcome]) -> None:
+        for read, value, error in outcomes:
+            self._waiting -= 1
+            if read.future.done():
+                continue
+            if error is not None:
+                read.future.set_exception(error)
+            else:
+                read.future.set_result(value)
+
+    # -- on a thread ------------------------------------------------------------------------------------
+
+    def _work(self, loop: asyncio.AbstractEventLoop) -> None:
+        while reads := self._take():
+            outcomes = self._read(reads)
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(self._tell, outcomes)
+
+    def _take(self) -> deque[_Read]:
+        """This thread's part of what waits; nothing ends it. One read while there are threads for the others."""
+        with self._lock:
+            share = -(-len(self._pending) // READ_THREADS) if self._reading == READ_THREADS else 1
+            reads = deque(self._pending.popleft() for _ in range(min(share, len(self._pending))))
+            if not reads:
+                self._reading -= 1
+            return reads
+
+    def _read(self, reads: deque[_Read]) -> list[_Outcome]:
         try:
-            return how(reader, fn, args)
+            # No more threads than READ_THREADS are here at once, so there are never more connections either.
+            reader = self._idle.pop() if self._idle else self._new()
+        except Exception as error:  # noqa: BLE001 - theirs who asked
+            return [_Outcome(read, None, error) for read in reads]
+        try:
+            if len(reads) == 1:
+                (read,) = reads
+                how = reader.statement if read.single else reader.transaction
+                return [_outcome(read, how, read.fn, read.args)]
+            return self._read_together(reader, reads)
         finally:
             self._idle.append(reader)
 
+    def _read_together(self, reader: Reader, reads: deque[_Read]) -> list[_Outcome]:
+        """In one transaction, until a read fails or has taken long; what is left goes back to the front."""
+        outcomes: list[_Outcome] = []
+        until = time.monotonic() + TOGETHER_SECONDS
+
+        def run(connection: Connection) -> None:
+            while reads:
+                read = reads.popleft()
+                outcomes.append(_outcome(read, read.fn, connection, *read.args))
+                if outcomes[-1].error is not None or time.monotonic() > until:
+                    return
+
+        try:
+            reader.transaction(run, ())
+        except Exception as error:  # noqa: BLE001 - theirs who asked: it could not begin, or not end
+            outcomes = [_Outcome(read, None, error) for read in (*(one.read for one in outcomes), *reads)]
+            reads.clear()
+        with self._lock:
+            self._pending.extendleft(reversed(reads))
+        return outcomes
+
     def _new(self) -> Reader:
         return Reader(self._path, self._seconds, mounted=True)
+
+
+def _outcome(read: _Read, fn: Callable[..., Any], *args: Any) -> _Outcome:
+    try:
+        return _Outcome(read, fn(*args), None)
+    except Exception as error:  # noqa: BLE001 - theirs who asked
+        return _Outcome(read, None, error)

@@ -71,6 +71,79 @@ async def test_as_many_reads_run_at_once_as_there_are_threads(tmp_path: Path) ->
     assert len(connections) == readers.READ_THREADS
 
 
+@asynccontextmanager
+async def all_threads_held(db: Database) -> AsyncIterator[threading.Event]:
+    """Until the event is set, or this ends, no thread is free to read."""
+    go, held = threading.Event(), threading.Semaphore(0)
+
+    def hold(connection: Connection) -> None:
+        held.release()
+        go.wait(5)
+
+    holding = [asyncio.ensure_future(db.read(hold)) for _ in range(readers.READ_THREADS)]
+    for _ in holding:
+        await asyncio.to_thread(held.acquire)
+    try:
+        yield go
+    finally:
+        go.set()
+        await asyncio.gather(*holding)
+
+
+@pytest.mark.parametrize(("seconds", "alone"), [(5.0, False), (0.0, True)])
+async def test_what_has_gathered_is_read_in_fewer_transactions_while_that_is_quick(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, alone: bool
+) -> None:
+    """Each read changes what the next transaction sees."""
+    monkeypatch.setattr(readers, "TOGETHER_SECONDS", seconds)
+    lock = threading.Lock()
+
+    async with mounted(tmp_path, Mount.PRIMARY) as db:
+        other = sqlite.connect(db.path, other_threads=True)
+
+        def look_and_change(connection: Connection) -> int:
+            with lock:
+                seen = sequence(connection)
+                other.execute("UPDATE replication_token SET sequence = sequence + 1")
+                return seen
+
+        async with all_threads_held(db) as go:
+            reads = [asyncio.ensure_future(db.read(look_and_change)) for _ in range(12)]
+            await asyncio.sleep(0)
+            before = other.execute("UPDATE replication_token SET sequence = sequence + 1 RETURNING sequence").fetchone()
+            go.set()
+            seen = await asyncio.gather(*reads)
+        assert min(seen) >= before[0], "none begins before it was asked for"
+        assert (len(set(seen)) == len(seen)) is alone
+        other.close()
+
+
+async def test_a_read_that_fails_fails_alone(tmp_path: Path) -> None:
+    def fail(connection: Connection) -> int:
+        raise LookupError("of this one")
+
+    async with mounted(tmp_path, Mount.REPLICA) as db:
+        async with all_threads_held(db):
+            asked = [fail if number % 5 == 2 else sequence for number in range(15)]
+            reads = [asyncio.ensure_future(db.read(fn)) for fn in asked]
+            await asyncio.sleep(0)
+        ends = await asyncio.gather(*reads, return_exceptions=True)
+        assert [type(end) for end in ends] == [LookupError if fn is fail else int for fn in asked]
+
+
+async def test_reads_that_wait_when_the_database_is_closed_are_told_so(tmp_path: Path) -> None:
+    async with mounted(tmp_path, Mount.REPLICA) as db:
+        async with all_threads_held(db) as go:
+            reads = [asyncio.ensure_future(db.read(sequence)) for _ in range(8)]
+            await asyncio.sleep(0)
+            closing = asyncio.ensure_future(db.close())
+            await asyncio.sleep(0)
+            go.set()
+            await closing
+        ends = await asyncio.gather(*reads, return_exceptions=True)
+        assert {type(end) for end in ends} == {Unavailable}
+
+
 async def test_all_that_one_read_fetches_is_of_one_moment(tmp_path: Path) -> None:
     async with mounted(tmp_path, Mount.PRIMARY) as db:
         other = sqlite.connect(db.path, other_threads=True)
