@@ -225,6 +225,7 @@ def test_the_peer_port_opens_before_the_first_instance_and_closes_after_the_last
         assert nrt.stop() == 0
         nrt.start()
         guest.come_back([nrt])
+        guest.set("b", 2)
         nrt.kill()
         # What a killed process left open is opened at once.
         nrt.start()
