@@ -190,6 +190,9 @@ def open_homes(
         made.__class__ = Homes
         assert isinstance(made, Homes)
         made.replica = replica
+        # Whom the primary has not heard of yet is given nothing, though an instance was made for its region.
+        for machine in made.machines:
+            until(lambda machine=machine: machine.get("/api/health").json()["leaseMs"])
         yield made
 
 
