@@ -170,8 +170,7 @@ class ThreadReaders:
 
     def _read(self, reads: deque[_Read]) -> list[_Outcome]:
         try:
-            # No more threads than READ_THREADS are here at once, so there are never more connections either.
-            reader = self._idle.pop() if self._idle else self._new()
+            reader = self._borrow()
         except Exception as error:  # noqa: BLE001 - theirs who asked
             return [_Outcome(read, None, error) for read in reads]
         try:
@@ -203,6 +202,13 @@ class ThreadReaders:
         with self._lock:
             self._pending.extendleft(reversed(reads))
         return outcomes
+
+    def _borrow(self) -> Reader:
+        # No more threads than READ_THREADS are here at once, so there are never more connections either. Only `pop` says
+        # whether one is idle: another thread may take the last one between a look and that.
+        with suppress(IndexError):
+            return self._idle.pop()
+        return self._new()
 
     def _new(self) -> Reader:
         return Reader(self._path, self._seconds, mounted=True)

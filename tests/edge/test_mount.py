@@ -131,6 +131,21 @@ async def test_a_read_that_fails_fails_alone(tmp_path: Path) -> None:
         assert [type(end) for end in ends] == [LookupError if fn is fail else int for fn in asked]
 
 
+async def test_a_thread_whose_connection_another_takes_at_that_moment_makes_its_own(tmp_path: Path) -> None:
+    class TakenMeanwhile(list[readers.Reader]):
+        """It is not empty when it is looked at, and is when something is taken."""
+
+        def __len__(self) -> int:
+            return 1
+
+    async with mounted(tmp_path, Mount.REPLICA) as db:
+        assert db._threads is not None
+        for idle in db._threads._idle:
+            idle.close()
+        db._threads._idle = TakenMeanwhile()
+        assert await db.read(sequence) >= 0
+
+
 async def test_reads_that_wait_when_the_database_is_closed_are_told_so(tmp_path: Path) -> None:
     async with mounted(tmp_path, Mount.REPLICA) as db:
         async with all_threads_held(db) as go:
