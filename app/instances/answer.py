@@ -10,8 +10,11 @@ from app.instances.member import Member
 from app.instances.protocol import NO_PERMISSION, PARSE_ERROR, TOO_LARGE, UNAVAILABLE, Clear, Delete, Set
 
 
-def answer(ask: Ask, outcome: Result | AppError, state: State, now: int) -> None:
-    """The outcome to a call that waits for it, frames to a member."""
+def answer(ask: Ask, outcome: Result | AppError, state: State | None, now: int) -> None:
+    """The outcome to a call that waits for it, frames to a member.
+
+    Without a `state`, which a hub that has ended cannot vouch for, nobody is told what a key holds.
+    """
     if ask.member is not None:
         _tell(ask.member, ask, outcome, state, now)
     elif ask.future is None or ask.future.done():
@@ -22,12 +25,16 @@ def answer(ask: Ask, outcome: Result | AppError, state: State, now: int) -> None
         ask.future.set_result(outcome)
 
 
-def _tell(member: Member, ask: Ask, outcome: Result | AppError, state: State, now: int) -> None:
+def _tell(member: Member, ask: Ask, outcome: Result | AppError, state: State | None, now: int) -> None:
     """An acknowledgement, or what its key really holds and why it was refused."""
     if isinstance(outcome, Result):
+        assert state is not None
         _acknowledge(member, ask, outcome, state.seq, now)
         return
     refusal = outcome if isinstance(outcome, Refusal) else _refusal_of(outcome, ask.changes)
+    if state is None:
+        member.error(refusal.message, refusal.frame_code, ask.op_id)
+        return
     stored = state.entries.get(refusal.key) if refusal.key is not None else None
     member.refuse(refusal, stored, now, state.seq, ask.op_id)
 

@@ -29,7 +29,7 @@ from app.instances.member import Member
 from app.instances.queries import Operation
 from app.instances.resume import Missed, Since, read_missed
 from app.instances.snapshot import Snapshots
-from app.instances.store import OPERATION_MS, Commit, OutcomeUnknown, Store
+from app.instances.store import OPERATION_MS, Commit, Store
 from app.instances.turn import Outcome, apply_all, named_in
 
 T = TypeVar("T")
@@ -248,7 +248,9 @@ class Hub:
             retry_at = now + expiry.RETRY_MS
             failure = error if isinstance(error, Unavailable) else Unavailable(NOT_STORED)
             told, outcomes = [], [ask.refusal or failure for ask in asks]
-            if isinstance(error, OutcomeUnknown | Fenced):
+            if isinstance(error, Fenced):
+                self._store.abandon()
+            if self._store.abandoned:
                 self.broken(self)
         if due:
             self._expiry.begin(self._state.entries.values(), retry_at)
@@ -257,7 +259,7 @@ class Hub:
             if outcome is None:
                 self._doubts.hold(ask)
             else:
-                answer(ask, outcome, self._state, now)
+                answer(ask, outcome, None if self._store.abandoned else self._state, now)
         self.backlog.give_back(sum(ask.size for ask, outcome in zip(asks, outcomes, strict=True) if outcome))
 
     async def _decide_anew(self, member_id: str, seen: int) -> None:
@@ -265,6 +267,7 @@ class Hub:
 
     async def _change(self, asks: list[Ask], now: int) -> tuple[list[Told], list[Outcome]]:
         """All that is asked in one commit: what is to be told of it, and what became of each."""
+        self._store.require()
         named, before = named_in(asks), dict[tuple[str, str], int]()
         if named:
             since = now - OPERATION_MS
@@ -285,7 +288,6 @@ class Hub:
         except Unavailable:
             # The file is ahead of the state, over which nothing may be computed any more.
             self._store.abandon()
-            self.broken(self)
             raise
         self._state = draft.state()
         self._expiry.add(told.record.entry for told in draft.told)

@@ -75,9 +75,8 @@ class Store:
         self._deadline = sqlite.Deadline(READ_SECONDS)
         self._raw: Any = None
         self._commits = 0
-        self._unsure = False
         self._is_shipped = False
-        self._abandoned = False
+        self.abandoned = False
 
     def open(self, now: int, epoch: str | None = None) -> Loaded:
         """Make or migrate the file, and read it whole. An owner that is new to it begins its own `epoch`."""
@@ -111,10 +110,8 @@ class Store:
     def write(self, commit: Commit) -> int:
         """Write all of it or nothing; what `told_from` is then. A failure raises and has changed nothing.
 
-        OutcomeUnknown where that cannot be told, and from then on: the file has to be opened anew.
+        OutcomeUnknown where that cannot be told: the file is abandoned then.
         """
-        if self._unsure:
-            raise OutcomeUnknown
         raw = self._connected()
         try:
             raw.execute("BEGIN IMMEDIATE")
@@ -161,8 +158,13 @@ class Store:
         self._connected().execute(f"PRAGMA wal_autocheckpoint = {SHIPPED_CHECKPOINT_PAGES}")
 
     def abandon(self) -> None:
-        """Do nothing more: what is in the file is not what its hub believes."""
-        self._abandoned = True
+        """Do nothing more: what is in the file may not be what its hub believes. It has to be opened anew."""
+        self.abandoned = True
+
+    def require(self) -> None:
+        """Unavailable once it was abandoned."""
+        if self.abandoned:
+            raise Unavailable("The instance is being closed")
 
     def close(self) -> None:
         raw, self._raw = self._raw, None
@@ -196,13 +198,12 @@ class Store:
             known = commit.records or len(queries.find_operations(raw, named, 0)) == len(named)
             return bool(known) and queries.get_position(raw)[0] == commit.seq
         except sqlite.Error as error:
-            self._unsure = True
+            self.abandon()
             raise OutcomeUnknown from error
 
     def _connected(self) -> Any:
         """The connection; a new one after a failed commit, which may leave anything behind in the old."""
-        if self._abandoned:
-            raise Unavailable("The instance is being closed")
+        self.require()
         if self._raw is None:
             raw = sqlite.connect(self.path, other_threads=True)
             raw.execute(f"PRAGMA cache_size = -{STORE_CACHE_KIB}")
