@@ -17,6 +17,7 @@ from tests.conftest import free_port
 
 CLIENTS = 5
 OFTEN = 7
+END_SECONDS = 10.0
 _times = itertools.count(1)
 
 
@@ -64,10 +65,18 @@ def port(request: pytest.FixtureRequest) -> Iterator[int]:
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     yield bound
+    asyncio.run_coroutine_threadsafe(_end(server, request.param.others), loop).result()
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
-    server.close()
     loop.close()
+
+
+async def _end(server: asyncio.Server, clients: list[Client]) -> None:
+    """What has lost its client is closed while the loop still runs: a transport that is not complains when it goes."""
+    server.close()
+    async with asyncio.timeout(END_SECONDS):
+        while clients:
+            await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("port", [Honest], indirect=True)
