@@ -25,6 +25,8 @@ SEQUENCE_DIGITS = 15
 # By which of these a caller is known, the first that it sends.
 _CREDENTIALS = (b"authorization", b"x-api-key", b"x-admin-token", b"x-admin-key", b"x-chat-key", b"cookie")
 _TXID, _COOKIE_HEADER = b"x-txid", b"cookie"
+# What only these say of how far somebody has come.
+_SAYING = frozenset((_TXID, _COOKIE_HEADER))
 
 
 class Wish(NamedTuple):
@@ -41,6 +43,8 @@ class Freshness:
 
     def wish_of(self, scope: Scope) -> Wish | None:
         """What this request has to find; None when any state will do."""
+        if not self._callers and _SAYING.isdisjoint([name for name, _ in scope["headers"]]):
+            return None
         headers = dict(scope["headers"])
         told = parse_position(headers.get(_TXID))
         if told is not None:
@@ -62,8 +66,6 @@ class Freshness:
             self._callers.popitem(last=False)
 
     def _remembered(self, headers: dict[bytes, bytes]) -> Wish | None:
-        if not self._callers:
-            return None
         caller = _caller(headers)
         until, wish = self._callers.get(caller, (0.0, None)) if caller is not None else (0.0, None)
         if wish is None or caller is None:

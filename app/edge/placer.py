@@ -165,12 +165,13 @@ class Placer:
         kept, begun = _Kept(receive, KEPT_BYTES), _Begun(send)
         try:
             response = await respond(scope, kept, begun)
-            if response.status_code not in RESTING_ON_ROWS:
-                await response(scope, kept, begun)
-                return None
         except AppError as error:
             if error.certain or begun.begun:
                 raise
+        else:
+            if response.status_code not in RESTING_ON_ROWS:
+                await response(scope, kept, send)
+                return None
         scope.pop("rate_headers", None)
         return kept
 

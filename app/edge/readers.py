@@ -204,8 +204,8 @@ class ThreadReaders:
         return outcomes
 
     def _borrow(self) -> Reader:
-        # No more threads than READ_THREADS are here at once, so there are never more connections either. Only `pop` says
-        # whether one is idle: another thread may take the last one between a look and that.
+        # No more threads than READ_THREADS are here at once, so there are never more connections either. Only `pop`
+        # says whether one is idle: another thread may take the last one between a look and that.
         with suppress(IndexError):
             return self._idle.pop()
         return self._new()
