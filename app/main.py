@@ -204,6 +204,7 @@ async def _open(
         stack.push_async_callback(chores.spool_uses, spool, authenticator, entrance)
     if node.is_primary:
         tasks += [enrichment.run(), deliverer.run(), chores.keep_house(db, authenticator, entrance)]
+        tasks.append(owed.take_own(db, settings.machine_path))
         if backed_up is not None:
             tasks.append(Remains(db, backed_up.url).run())
         if settings.regions.replicated:

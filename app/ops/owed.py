@@ -7,6 +7,7 @@ says the same again.
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -44,9 +45,7 @@ async def open_spool(db: Database, node: Node, peers: Peers, path: Path, stack: 
     if node.is_primary:
         peers.answers |= answers(db)
         return None
-    await asyncio.to_thread(migrate.migrate, path, "machine")
-    machine = Database(path)
-    machine.open()
+    machine = await _open(path)
     stack.push_async_callback(machine.close)
 
     async def send(kind: str, items: Sequence[Item]) -> Refusals:
@@ -55,13 +54,20 @@ async def open_spool(db: Database, node: Node, peers: Peers, path: Path, stack: 
     return Spool(machine, send)
 
 
+async def take_own(db: Database, path: Path) -> None:
+    """What this machine owed before it became the primary is its own to write now. Until cancelled."""
+    if not await asyncio.to_thread(path.exists):
+        return
+    machine = await _open(path)
+    try:
+        await Spool(machine, partial(_take_batch, db)).run()
+    finally:
+        await machine.close()
+
+
 def answers(db: Database) -> dict[str, Callable[[bytes, str], Awaitable[bytes]]]:
     """What the primary says to those that owe it something."""
-
-    async def take_batch(kind: str, items: list[Item]) -> Refusals:
-        return await db.write(take, kind, items, now_ms())
-
-    return {SPOOL: desk.answer_of(take_batch, tuple[str, list[Item]])}
+    return {SPOOL: desk.answer_of(partial(_take_batch, db), tuple[str, list[Item]])}
 
 
 def enqueue_in(spool: Spool) -> Enqueue:
@@ -99,6 +105,17 @@ def take(tx: Transaction, kind: str, items: Sequence[Item], now: int) -> Refusal
         if reason is not None:
             refused[item.item_id] = reason
     return refused
+
+
+async def _open(path: Path) -> Database:
+    await asyncio.to_thread(migrate.migrate, path, "machine")
+    machine = Database(path)
+    machine.open()
+    return machine
+
+
+async def _take_batch(db: Database, kind: str, items: Sequence[Item]) -> Refusals:
+    return await db.write(take, kind, items, now_ms())
 
 
 def _take_event(tx: Transaction, payload: bytes, now: int) -> str | None:

@@ -14,7 +14,9 @@ import pytest
 
 from cluster import machines
 from cluster.engines import LiteFS, find_litefs, why_not_litefs
+from tests.cluster.backing import rows
 from tests.cluster.cast import AMS, NRT, PRIMARY, Cluster, Machine, until
+from tests.homes.spooling import owe_usage
 
 missing = why_not_litefs()
 pytestmark = [pytest.mark.litefs, pytest.mark.skipif(missing is not None, reason=str(missing))]
@@ -105,6 +107,7 @@ def test_a_replica_becomes_the_primary_with_all_that_it_has(cluster: Cluster, tm
         machine.kill()
     for name in (PRIMARY, AMS, NRT):
         cluster.engine.stop(name)
+    owed = owe_usage(cluster.replicas[0].data_dir / "machine.db", 1)
     shutil.rmtree(tmp_path / PRIMARY)
     engine = LiteFS(tmp_path, [AMS, NRT])
     ams, nrt = (Machine(engine, tmp_path, name) for name in (AMS, NRT))
@@ -124,5 +127,6 @@ def test_a_replica_becomes_the_primary_with_all_that_it_has(cluster: Cluster, tm
         assert ams.command("origins", "add", LATER).returncode == 0
         until(lambda: LATER in origins_of(nrt))
         assert KEPT in origins_of(nrt)
+        until(lambda: rows(ams.database, "SELECT event_id FROM usage_logs") == [(owed,)])
         until(lambda: ams.command("backup", "status").returncode == 0)
         assert ams.command("backup", "verify").returncode == 0
