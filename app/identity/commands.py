@@ -15,7 +15,7 @@ from app.errors import Invalid, NotFound
 from app.identity import api_keys, demo, queries, users
 from app.identity.ids import Secret, new_ak_key, new_id
 from app.identity.queries import KeyRow, UserRow
-from app.settings import DEVELOPMENT, read_settings
+from app.settings import DEVELOPMENT, read_unchecked
 
 DAY_MS = 86_400_000
 NAME_CHARACTERS = 100
@@ -198,9 +198,10 @@ def seed_command(out: Console) -> None:
 
     A first start in development does the same.
     """
-    settings = read_settings(data_dir=out.data_dir)
+    settings = read_unchecked()
     if settings.environment != DEVELOPMENT:
         raise Invalid(f"Only development is seeded; ENVIRONMENT is {settings.environment}")
+    out.require_primary()
     beginning.require_free(out.database_path, settings.backup_url)
     migrate.migrate(out.database_path, "core")
     made = asyncio.run(out.use(lambda db: demo.prepare(db, out.data_dir, now_ms())))

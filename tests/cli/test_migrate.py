@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from tests.cli.conftest import refusal, run
+from tests.cluster.backing import rows
 from tests.conftest import Server
 
 
@@ -42,6 +43,17 @@ def test_a_seed_gives_what_a_first_start_would(tmp_path: Path) -> None:
             assert relay.post("/api/usage/events", json=event).status_code == 200
     finally:
         server.stop()
+
+
+def test_a_core_that_is_not_in_the_data_is_seeded_by_the_primary_alone(tmp_path: Path) -> None:
+    data, core = tmp_path / "data", tmp_path / "mount" / "core.db"
+    core.parent.mkdir()
+    where = {"DATA_DIR": str(data), "DATABASE_PATH": str(core), "REPLICATION": "litefs", "PRIMARY_REGION": "fra"}
+    assert refusal(Server(data, FLY_REGION="ams", **where), "seed") == "This is a replica: run this at the primary."
+    assert not core.exists()
+    run(Server(data, FLY_REGION="fra", **where), "seed")
+    assert rows(core, "SELECT plan FROM users WHERE id = 'dev-user'") == [("premium",)]
+    assert not (data / "core.db").exists()
 
 
 def test_production_cannot_be_seeded(tmp_path: Path) -> None:
