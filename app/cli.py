@@ -17,7 +17,6 @@ from app.edge import console, folder, replication
 from app.edge.clock import now_ms
 from app.edge.database import Database
 from app.edge.mount import Mount
-from app.edge.node import Node
 from app.identity import demo
 from app.identity.demo import Demo
 from app.settings import DEVELOPMENT, Settings, read_settings
@@ -139,9 +138,7 @@ async def _seed(settings: Settings, mount: Mount) -> Demo:
         await db.close()
 
 
-def run(
-    settings: Settings, listeners: list[socket.socket], made: Demo | None, as_json: bool, node: Node | None = None
-) -> None:
+def run(settings: Settings, listeners: list[socket.socket], made: Demo | None, as_json: bool) -> None:
     """Serve on the bound `listeners`: the public port, and where there are peers theirs."""
     import uvicorn
 
@@ -165,7 +162,7 @@ def run(
     logs.configure(settings.log_level)
     _allow_descriptors(CONNECTIONS + OTHER_DESCRIPTORS)
     config = uvicorn.Config(
-        create_app(settings, own_node=node),
+        create_app(settings),
         log_config=None,
         access_log=False,
         lifespan="on",

@@ -5,7 +5,6 @@ import gc
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -62,16 +61,8 @@ RETRY_SECONDS = 0.5
 log = structlog.get_logger("main")
 
 
-@dataclass
-class _Placed:
-    """`peers` only where there are any, `own_node` where it was handed in."""
-
-    own_node: Node | None
-    peers: Peers | None = None
-
-
-def create_app(settings: Settings, *, own_node: Node | None = None) -> ASGIApp:
-    """The ASGI application of one node; `own_node` in place of the one that the settings describe."""
+def create_app(settings: Settings) -> ASGIApp:
+    """The ASGI application of one node."""
     cors = Cors(settings.allowed_origins, OPEN_TO_ANY_ORIGIN)
     metrics = Metrics()
     requests = RequestLog(enabled=settings.log_level in ("debug", "info"))
@@ -82,15 +73,15 @@ def create_app(settings: Settings, *, own_node: Node | None = None) -> ASGIApp:
         answered.set()
 
     front: ASGIApp = Front(Router(ROUTES), cors, requests, observe)
-    placed = _Placed(own_node)
+    peers = None
     if settings.regions.clustered:
-        placed.peers = Peers(settings.regions, settings.regions.machine or secrets.token_hex(4))
-        front = PeerPort(front, placed.peers, settings.regions.peer_port)
+        peers = Peers(settings.regions, settings.regions.machine or secrets.token_hex(4))
+        front = PeerPort(front, peers, settings.regions.peer_port)
 
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[dict[str, Any]]:
         async with AsyncExitStack() as stack:
-            state = await _open(settings, cors, metrics, requests, answered, placed, stack)
+            state = await _open(settings, cors, metrics, requests, answered, peers, stack)
             _freeze()
             yield state
 
@@ -108,13 +99,12 @@ async def _open(
     metrics: Metrics,
     requests: RequestLog,
     answered: asyncio.Event,
-    placed: _Placed,
+    peers: Peers | None,
     stack: AsyncExitStack,
 ) -> dict[str, Any]:
     sqlite.assert_one_module()
     engine = replication.of(settings)
     node, mount = await replication.prepare(engine, settings)
-    node = placed.own_node or node
 
     feed = Changes()
 
@@ -148,13 +138,13 @@ async def _open(
     stack.push_async_callback(tokens.close)
     clerk_api = ClerkApi(settings.clerk, outbound)
     enrichment = Enrichment(db, clerk_api)
-    member = await _join(settings, db, node, placed.peers, stack)
+    member = await _join(settings, db, node, peers, stack)
     follower = member.follower if member is not None else None
     # Elsewhere the primary is asked to write.
     asked = None if node.is_primary else follower
     newcomers, first_use = Newcomers(db, enrichment.offer, asked), FirstUse(db, settings.regions.region, asked)
-    if placed.peers is not None and node.is_primary:
-        placed.peers.answers |= newcomers.answers() | (first_use.answers() if settings.dev_user else {})
+    if peers is not None and node.is_primary:
+        peers.answers |= newcomers.answers() | (first_use.answers() if settings.dev_user else {})
     authenticator = Authenticator(db, settings, tokens, newcomers)
     authenticator.listen(feed)
     entrance = Entrance(db, authenticator)
@@ -167,27 +157,25 @@ async def _open(
 
     retention = Retention(settings.history_days, settings.history_changes)
     spool = None
-    if placed.peers is not None:
-        spool = await owed.open_spool(db, node, placed.peers, settings.machine_path, stack)
+    if peers is not None:
+        spool = await owed.open_spool(db, node, peers, settings.machine_path, stack)
     hubs = Hubs(
         db,
         settings.instances_dir,
         retention,
         backup=backed_up,
         keeper=member.keeper if member is not None else None,
-        peers=placed.peers,
+        peers=peers,
         enqueue=owed.enqueue_in(spool) if spool is not None else None,
         look=partial(follower.catch_up, CATCH_UP_SECONDS) if follower is not None else None,
     )
     if follower is not None:
         follower.settle = hubs.reviews.settle
-    copier, tasks = neighbours.begin(hubs, member, placed.peers, db, settings.instances_dir, stack)
+    copier, tasks = neighbours.begin(hubs, member, peers, db, settings.instances_dir, stack)
     hubs.listen(feed)
     stack.push_async_callback(hubs.close)
     lease = member.lease if member is not None else None
-    machines = Machines(
-        settings.regions, node, hubs, db, backup=backed_up, peers=placed.peers, lease=lease, spool=spool
-    )
+    machines = Machines(settings.regions, node, hubs, db, backup=backed_up, peers=peers, lease=lease, spool=spool)
     gauges.measure(metrics, machines)
     dev_user = await demo.find_dev_user(db, node) if settings.dev_user else None
 
@@ -211,9 +199,9 @@ async def _open(
             shipped = partial(backed_up.ship, settings.ledger_path) if backed_up is not None else None
             tasks.append(Mover(db, archive, shipped).run())
     background.run(stack, tasks)
-    if placed.peers is not None:
+    if peers is not None:
         # The first request that moves must not wait for a library.
-        await placed.peers.session()
+        await peers.session()
     return {
         "settings": settings,
         "db": db,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from app.edge import folder, integrity, litestream, replica, restoration, sqlite
-from app.edge.backup import NOTES_FOLDER
+from app.edge.backup import CORE, LEDGER, NOTES_FOLDER
 from app.edge.clock import now_ms
 from app.edge.control import Control
 from app.edge.daemon import take_lock
@@ -21,7 +21,6 @@ from app.instances.store import path_of
 from app.settings import Settings
 from app.usage import verify
 
-CORE, LEDGER = "core", "ledger"
 # A server that writes on is caught between two commits within so many tries, or its counts are not compared.
 COMPARISONS = 3
 
