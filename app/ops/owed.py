@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
+import structlog
 
 from app.edge import desk, migrate
 from app.edge.clock import now_ms
@@ -18,7 +19,7 @@ from app.edge.database import Database, Transaction
 from app.edge.node import Node
 from app.edge.peers import Peers
 from app.edge.spool import Item, Spool
-from app.errors import Unavailable
+from app.errors import AppError, Unavailable
 from app.identity import api_keys
 from app.instances.relay import Enqueue
 from app.projects import delegates
@@ -30,9 +31,12 @@ from app.webhooks.outbox import Event
 
 SPOOL = "/peer/spool"
 SPOOL_SECONDS = 10.0
+REST_SECONDS = 5.0
 EVENTS, KEY_USES, SECRET_USES, USAGE = "events", "key-uses", "secret-uses", "usage"
 
 Refusals = dict[str, str]
+
+log = structlog.get_logger("owed")
 
 _encode = msgspec.msgpack.encode
 _events = msgspec.msgpack.Decoder(tuple[str, str, str, int, bytes])
@@ -51,7 +55,9 @@ async def open_spool(db: Database, node: Node, peers: Peers, path: Path, stack: 
     async def send(kind: str, items: Sequence[Item]) -> Refusals:
         return await desk.ask(peers, peers.primary, SPOOL, Refusals, kind, items, seconds=SPOOL_SECONDS)
 
-    return Spool(machine, send)
+    spool = Spool(machine, send)
+    stack.push_async_callback(_send_rest, spool)
+    return spool
 
 
 async def take_own(db: Database, path: Path) -> None:
@@ -105,6 +111,15 @@ def take(tx: Transaction, kind: str, items: Sequence[Item], now: int) -> Refusal
         if reason is not None:
             refused[item.item_id] = reason
     return refused
+
+
+async def _send_rest(spool: Spool) -> None:
+    """A machine that ends may be one that does not come back."""
+    try:
+        async with asyncio.timeout(REST_SECONDS):
+            await spool.drain()
+    except (AppError, TimeoutError) as error:
+        log.warning("rest_not_sent", error=repr(error))
 
 
 async def _open(path: Path) -> Database:

@@ -67,6 +67,20 @@ def test_webhooks_hear_once_what_happened_at_a_home_while_the_primary_was_away(h
     ]
 
 
+def test_a_machine_that_stops_leaves_nothing_owed(hasty: Homes) -> None:
+    """What would be lost where it never comes back: what it heard of last, and what came while it ended."""
+    fra, ams, _ = hasty.machines
+    machine_file = ams.data_dir / "machine.db"
+    # Put there by somebody else, so it wakes nobody.
+    owed = owe_usage(machine_file, 10_000)
+    ams.stop()
+    try:
+        assert not rows(machine_file, "SELECT 1 FROM spool")
+        assert rows(fra.database, f"SELECT count(*) FROM usage_logs WHERE event_id = '{owed}'") == [(1,)]
+    finally:
+        ams.start()
+
+
 @pytest.mark.parametrize("away", [signal.SIGSTOP, signal.SIGKILL])
 def test_a_home_that_is_killed_while_the_primary_is_away_owes_what_it_did_and_pays_once(
     hasty: Homes, guests: Guests, away: signal.Signals
