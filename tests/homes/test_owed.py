@@ -79,6 +79,7 @@ def test_a_machine_that_stops_leaves_nothing_owed(hasty: Homes) -> None:
         assert rows(fra.database, f"SELECT count(*) FROM usage_logs WHERE event_id = '{owed}'") == [(1,)]
     finally:
         ams.start()
+        until(lambda: ams.health()["leaseMs"])
 
 
 @pytest.mark.parametrize("away", [signal.SIGSTOP, signal.SIGKILL])
