@@ -14,12 +14,15 @@ from bench import messages, stalls, world
 from bench.figure import Figure, compared
 from bench.process import Refused, ServerProcess
 from bench.raw import RawRows
+from bench.regions import SECRET
 from bench.rounds import interleave
 from bench.stage import Stage
+from cluster import machines
 from cluster.engines import Engine, LiteFS, why_not_litefs
+from cluster.machines import AMS as REPLICA
+from cluster.machines import PRIMARY
 from cluster.ports import free_port
 
-PRIMARY, REPLICA = "primary", "replica"
 CONNECTIONS = 16
 ONE_ROW = "one-row commits"
 # A commit on the mount costs what it costs: only many in one make it worth having.
@@ -122,20 +125,10 @@ def serve(
     **more: str,
 ) -> ServerProcess:
     """One machine whose core comes by `engine`, as in production; `peer_ports` is where it and the other hear peers."""
-    regions = {
-        "REPLICATION": "litefs",
-        "LITEFS_HTTP": engine.url(machine),
-        "DATABASE_PATH": str(engine.database(machine)),
-        "DATA_DIR": str(engine.folder / machine / "data"),
-        "FLY_REGION": machine,
-        "FLY_MACHINE_ID": machine,
-        "PRIMARY_REGION": PRIMARY,
-        "PEERS": ",".join(f"{name}/{name}=http://127.0.0.1:{port}" for name, port in peer_ports.items()),
-        "PEER_PORT": str(peer_ports[machine]),
-        "PEER_SECRET": "bench-peer-secret-of-thirty-two-bytes",
-    }
+    data, peers = engine.folder / machine / "data", machines.peers(peer_ports)
+    told = machines.settings(engine, machine, data, peer_ports[machine], peers, SECRET)
     words = [*program, "serve", "--port", "{port}"]
-    return ServerProcess(words, engine.folder / f"{machine}.log", **stage.production(), **regions | more)
+    return ServerProcess(words, engine.folder / f"{machine}.log", **stage.production() | told | more)
 
 
 def arrival(stage: Stage, where: str, engine: Engine) -> Figure:

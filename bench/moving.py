@@ -13,18 +13,20 @@ from typing import NamedTuple
 from app.edge.mount import Mount
 from bench import messages, world
 from bench.figure import Figure
-from bench.mounted import PERCENT, PRIMARY, REPLICA, arrival, free_peer_ports, reading, serve
+from bench.mounted import PERCENT, arrival, free_peer_ports, reading, serve
 from bench.process import Refused, ServerProcess
+from bench.regions import READY
 from bench.stage import Stage
 from cluster.engines import StandIn
 from cluster.fly_proxy import Backend, FlyProxy
+from cluster.machines import AMS as REPLICA
+from cluster.machines import PRIMARY, REGIONS
 
 ASKED_A_ROUND = 100
 READ_RATIO = 0.9
 # Above what a replica may be behind: it answers nothing from its own rows.
 TOO_OLD_MS = 1_000_000
 TURNED_SECONDS = 10.0
-SECRET = "bench-peer-secret-of-thirty-two-bytes"
 PATH = f"{messages.QUOTA}?userId={messages.user_name(1)}"
 
 Ask = Callable[[], float]
@@ -50,9 +52,9 @@ def measure_moving(stage: Stage) -> Iterator[Figure]:
         moving.engine.say_lag(REPLICA, TOO_OLD_MS)
         _require_turned(moving.replica)
         servers = {PRIMARY: moving.primary, REPLICA: moving.replica}
-        proxy = FlyProxy([Backend(name, name, server.port) for name, server in servers.items()])
+        proxy = FlyProxy([Backend(REGIONS[name], name, server.port) for name, server in servers.items()])
         try:
-            near, far = (_fresh(proxy.port, name, moving.key) for name in servers)
+            near, far = (_fresh(proxy.port, REGIONS[name], moving.key) for name in servers)
             yield _added(stage, "a replay", near, far)
         finally:
             proxy.close()
@@ -74,7 +76,7 @@ def _machines(stage: Stage, replay: str) -> Iterator[Moving]:
 def _require_turned(replica: ServerProcess) -> None:
     """Refused unless the replica takes itself for too old, which it looks at once a second."""
     until = time.monotonic() + TURNED_SECONDS
-    while replica.ask(b"GET /readyz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n") != 503:
+    while replica.ask(READY) != 503:
         if time.monotonic() > until:
             raise Refused("the replica still answers from its own rows")
         time.sleep(0.1)

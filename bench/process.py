@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from app.cli import BACKLOG_CONNECTIONS, CONNECTIONS, KEEP_ALIVE_SECONDS
+from cluster.ports import free_port
 
 START_SECONDS = 20.0
 STOP_SECONDS = 20.0
@@ -37,7 +38,7 @@ class ServerProcess:
     """One process on one free port of loopback; a context manager that ends what it started. It may start again."""
 
     def __init__(self, words: list[str], log: Path, **environ: str) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self._words = [word.replace("{port}", str(self.port)) for word in words]
         self._log = log
         inherited = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
@@ -153,10 +154,3 @@ def starlette(app: str, log: Path, **environ: str) -> ServerProcess:
 
 def canned(log: Path) -> ServerProcess:
     return ServerProcess([sys.executable, "-m", "bench.canned", "{port}"], log)
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
