@@ -100,11 +100,16 @@ class Archive:
         """All rows of one statement over both files, read off the loop. The statement bounds them."""
         return await asyncio.to_thread(self._page, sql, values)
 
-    def open_both(self, *, write: bool = False) -> Any:
-        """A connection to the core, with the archive attached and the view over both where rows have left."""
+    def open_core(self, *, write: bool = False) -> Any:
+        """A connection to the core alone: what a replica can read of the two."""
         raw = sqlite.connect(self.core, read_only=not write, other_threads=True)
         # What sorts all of a ledger, a command's sum, does it on the disk. Set before the view, which it would drop.
         raw.execute("PRAGMA temp_store = FILE")
+        return raw
+
+    def open_both(self, *, write: bool = False) -> Any:
+        """A connection to the core, with the archive attached and the view over both where rows have left."""
+        raw = self.open_core(write=write)
         try:
             archived = find_archived(Connection(raw))
             if archived is not None:

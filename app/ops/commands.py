@@ -8,6 +8,7 @@ from app.edge import console, shell
 from app.edge.archive import Archive
 from app.edge.clock import now_ms
 from app.edge.console import Console
+from app.edge.mount import Mount
 from app.edge.shell import Shell
 from app.ops import doctor, queries
 from app.usage import archive_queries
@@ -52,10 +53,14 @@ def sql_command(out: Console, statement: str | None, write: bool, rows: int) -> 
     """Run SQL, or open a shell.
 
     It reads the core and, where old rows of the ledger have left it, `usage_logs` over both files: `main.usage_logs` is
-    the core's part, `archive.usage_logs` the other. STATEMENT may be piped in.
+    the core's part, `archive.usage_logs` the other. A replica has the core alone, and only reads it. STATEMENT may be
+    piped in.
     """
     console.require_current(out.database_path)
-    raw = _archive(out).open_both(write=write)
+    if write:
+        out.require_primary()
+    archive = _archive(out)
+    raw = archive.open_core() if out.mount is Mount.REPLICA else archive.open_both(write=write)
     try:
         opened = Shell(raw, out, rows)
         script = statement if statement is not None else shell.standing_input()

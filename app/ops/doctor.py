@@ -75,7 +75,8 @@ def examine(
             yield _look("foreign keys", lambda: _check_none(integrity.foreign_key_check(database)))
         yield _look("wal", lambda: _check_wal(database))
         yield _look("clock", lambda: _check_clock(newest_receipt() if schema.ok else None, now))
-        if schema.ok:
+        # It is the primary's: a replica has what the core says of it, and not the file.
+        if schema.ok and mount is not Mount.REPLICA:
             yield _look("archive", lambda: _check_archive(archive))
     yield _look("ledger", lambda: machine_checks.check_ledger_place(settings, database, archive.path))
     yield _look("disk", lambda: _check_disk(database))

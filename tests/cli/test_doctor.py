@@ -115,6 +115,11 @@ def test_an_archive_that_is_missing_or_damaged_is_found(tmp_path: Path) -> None:
     assert said == f"{ledger}, relied on up to commit 1"
     ledger.rename(tmp_path / "aside.db")
     assert wrong(server) == {"archive": "ledger.db is missing"}
+    server.environ |= {"REPLICATION": "litefs", "PRIMARY_REGION": "fra", "FLY_REGION": "ams"}
+    assert "archive" not in wrong(server), "at a replica there is none"
+    server.environ["FLY_REGION"] = "fra"
+    assert "archive" in wrong(server)
+    del server.environ["REPLICATION"]
     (tmp_path / "aside.db").rename(ledger)
     raw = sqlite.connect(ledger)
     (root,) = raw.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'usage_logs_identity'").fetchone()

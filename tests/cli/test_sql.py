@@ -115,6 +115,17 @@ def test_a_missing_archive_is_said_in_one_line(stocked: Server) -> None:
     assert refusal(stocked, "sql", "SELECT 1") == "ledger.db is missing"
 
 
+def test_a_replica_has_the_core_alone_and_writes_nothing(stocked: Server) -> None:
+    """The old rows are on the primary's volume: where that is lost, replicas are asked how far they have come."""
+    (stocked.data_dir / "ledger.db").unlink()
+    stocked.environ |= {"REPLICATION": "litefs", "PRIMARY_REGION": "fra", "FLY_REGION": "ams"}
+    assert run(stocked, "sql", "SELECT count(*) AS n FROM usage_logs") == [{"n": 2}]
+    (position,) = run(stocked, "sql", "SELECT epoch, sequence FROM replication_token")
+    said = refusal(stocked, "sql", "--write", "UPDATE replication_token SET sequence = 0")
+    assert said == "This is a replica: run this at the primary."
+    assert run(stocked, "sql", "SELECT epoch, sequence FROM replication_token") == [position]
+
+
 def test_a_wrong_statement_is_one_line(stocked: Server) -> None:
     assert refusal(stocked, "sql", "SELEC 1") == 'near "SELEC": syntax error'
 
