@@ -9,8 +9,10 @@ from typing import TypeVar
 import click
 
 from app.edge import console
+from app.edge.backup import CORE
 from app.edge.clock import parse_instant
 from app.edge.console import Console, Record
+from app.edge.mount import Mount
 from app.errors import NotFound
 from app.ops import backup
 from app.ops.backup import Copy, Restored
@@ -34,7 +36,7 @@ def backup_group() -> None:
 def status(out: Console, instance_id: str | None) -> None:
     """Show each file: whether Litestream holds it, its last sync, what the replica lacks, its newest object.
 
-    Exit 1 when the core, or what was asked for, is not held or is behind.
+    Exit 1 when the core, or what was asked for, is not held or is behind. The primary alone holds the core.
     """
     settings, url = _settings(out)
     copies = _copies(settings, url, instance_id)
@@ -52,9 +54,9 @@ def status(out: Console, instance_id: str | None) -> None:
         for state in states
     ]
     out.show_all(records, STATUS_COLUMNS)
-    if not all(
-        state.held and not state.behind for state in states if state.held or instance_id or state.file == "core"
-    ):
+    # What was asked for, or the core, has to be held; of a replica's files none has to.
+    due = instance_id or (None if out.mount is Mount.REPLICA else CORE)
+    if not all(state.held and not state.behind for state in states if state.held or state.file == due):
         click.get_current_context().exit(1)
 
 

@@ -93,6 +93,9 @@ def test_status_fails_where_nobody_holds_the_core(backed: Backed, client: httpx.
     done = backed.server.command("backup", "status", "--json")
     assert done.returncode == 1
     assert json.loads(done.stdout)[0]["held"] is False
+    backed.server.environ |= {"REPLICATION": "litefs", "PRIMARY_REGION": "fra", "FLY_REGION": "ams"}
+    assert backed.server.command("backup", "status").returncode == 0, "a replica's core is the primary's to hold"
+    assert backed.server.command("backup", "status", "--instance", backed.room).returncode == 1
 
 
 def test_without_a_backup_every_command_says_so(server: Server) -> None:
