@@ -206,7 +206,6 @@ async def _open(
         "settings": settings,
         "db": db,
         "node": node,
-        "backup": backed_up,
         "placer": _placer(settings, node, member),
         "metrics": metrics,
         "running": Running(),
@@ -218,7 +217,6 @@ async def _open(
         "tickets": Tickets(settings.jwt_secrets),
         "rooms": Rooms(db, hubs, entrance, dev_user, first_use, asked),
         "clerk_api": clerk_api,
-        "outbound": outbound,
         "description": Description(ROUTES),
     }
 
