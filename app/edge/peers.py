@@ -90,13 +90,13 @@ class Peers:
 
     async def ask(self, peer: Peer, path: str, body: bytes = b"", *, seconds: float = ASK_SECONDS) -> bytes:
         """What a peer answers to a question. Unavailable when it cannot be reached, is not ready or refuses."""
-        aiohttp = await asyncio.to_thread(importlib.import_module, "aiohttp")
+        session = await self.session()
+        import aiohttp
+
         signed = {SIGNATURE: self.seal.signature("POST", path.encode(), body)}
         timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_SECONDS)
         try:
-            async with (await self.session()).post(
-                peer.url + path, data=body, headers=signed, timeout=timeout
-            ) as reply:
+            async with session.post(peer.url + path, data=body, headers=signed, timeout=timeout) as reply:
                 answer = await _read_bounded(reply)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise unreachable(peer) from error

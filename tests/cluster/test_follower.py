@@ -1,6 +1,8 @@
 """The follower: a replica comes as far as the primary is, with as few questions as that takes."""
 
 import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -74,6 +76,22 @@ async def test_who_leaves_takes_nobodys_answer_along() -> None:
         await asyncio.wait([leaving])
         asked.let.set()
         await staying
+        assert asked.questions == 1
+
+
+async def test_a_question_does_not_wait_for_threads_that_a_hanging_mount_holds() -> None:
+    """So are heartbeats asked: a machine would lose its lease for a file system."""
+    async with pair([]) as both:
+        asked, follower = Asked(both), both.replica.follower
+        await both.replica.peers.session()
+        hanging = threading.Event()
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        held = asyncio.ensure_future(asyncio.to_thread(hanging.wait, 30))
+        try:
+            await follower.catch_up(SECONDS)
+        finally:
+            hanging.set()
+            await held
         assert asked.questions == 1
 
 
