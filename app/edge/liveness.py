@@ -61,11 +61,14 @@ class Liveness:
         """Whether what it owns under a name may be given to others."""
         if self.is_lost(machine) and name not in self._lost[machine]:
             return True
-        now = self._clock()
         refusing = self._refusing.get(machine)
-        if refusing is not None and now - refusing >= REFUSED_SECONDS:
+        if refusing is not None and self._clock() - refusing >= REFUSED_SECONDS:
             return True
-        return now - self._heard.get(machine, self._began) >= LEASE_SECONDS + PACE_SECONDS
+        return self.is_over(machine)
+
+    def is_over(self, machine: str) -> bool:
+        """Whether its lease is over because it was not heard: then its port has nothing more to say."""
+        return self._clock() - self._heard.get(machine, self._began) >= LEASE_SECONDS + PACE_SECONDS
 
     def lost(self, machine: str, kept: Collection[str] = ()) -> None:
         """An operator has said that it is gone, or it has by itself: it keeps what is `kept` as if it had not."""

@@ -146,7 +146,8 @@ class Registry:
         return self._liveness.seconds_since(machine)
 
     def silent(self) -> list[Machine]:
-        """The machines that should have been heard by now, and those that somebody asks about."""
+        """The machines that should have been heard by now, and those that somebody asks about; none that is gone for
+        good, or the ports of all that ever were would be tried for ever."""
         return [Machine(name, region) for name, region in sorted(self._regions.items()) if self._is_silent(name)]
 
     def alive(self) -> list[Machine]:
@@ -183,6 +184,8 @@ class Registry:
         return picked
 
     def _is_silent(self, machine: str) -> bool:
+        if self._liveness.is_over(machine):
+            return False
         if time.monotonic() - self._doubted.get(machine, float("-inf")) < DOUBT_SECONDS:
             return True
         since = self._liveness.seconds_since(machine)

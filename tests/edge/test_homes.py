@@ -14,7 +14,7 @@ from app.edge.lease import LEASE_SECONDS, PAUSE_SECONDS, Fenced, Lease
 from app.edge.liveness import PACE_SECONDS, REFUSED_SECONDS, Liveness
 from app.edge.node import Node
 from app.edge.ownership import TOLD_HOMES, Ownership
-from app.edge.registry import STEADY_SECONDS, Registry
+from app.edge.registry import SILENT_SECONDS, STEADY_SECONDS, Registry
 from app.edge.transaction import Position, read_position
 from app.errors import Conflict, NotFound, Unavailable
 
@@ -114,6 +114,22 @@ async def test_a_port_that_refuses_for_two_seconds_is_enough(desk: Desk) -> None
     assert (await desk.claim("nrt-a", AMS)).machine == "m2"
 
 
+async def test_the_port_of_who_is_silent_is_tried_until_its_lease_is_over_without_it(desk: Desk) -> None:
+    assert desk.silent() == []
+    desk.clock.now += SILENT_SECONDS + 0.1
+    assert desk.silent() == [FRA, AMS, NRT]
+    assert await desk.beat(AMS, "session-of-m2")
+    assert desk.silent() == [FRA, NRT]
+    await desk.claim("ams-a", AMS)
+    await desk.claim("ams-a", FRA)
+    assert desk.silent() == [FRA, AMS, NRT], "somebody asks about it"
+    desk.clock.now += LEASE_SECONDS + PACE_SECONDS - 1
+    assert await desk.beat(FRA, "session-of-m1")
+    assert desk.silent() == [AMS], "its lease began later"
+    desk.clock.now += 1.1
+    assert desk.silent() == []
+
+
 async def test_a_machine_that_is_started_within_two_seconds_keeps_its_own(desk: Desk) -> None:
     home = await desk.claim("nrt-a", NRT)
     desk.liveness.refuses("m3", desk.liveness.now)
@@ -200,11 +216,11 @@ async def test_a_goodbye_of_an_earlier_session_says_nothing_of_this_one(desk: De
 
 
 async def test_nobody_else_there_is_unavailable_and_takes_nothing_away(desk: Desk, db: Database) -> None:
-    await desk.claim("nrt-a", NRT)
+    home = await desk.claim("nrt-a", NRT)
     await desk.lose("m3")
     with pytest.raises(Unavailable):
         await desk.claim("nrt-a", NRT)
-    assert (await db.read(homes.list_homes_of, "m3", "", 10))[0].number == 1
+    assert await db.read(homes.find_home, "nrt-a") == home
 
 
 async def test_a_machine_that_has_just_woken_is_given_nothing_before_it_begins_anew(desk: Desk) -> None:
