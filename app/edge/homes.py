@@ -41,25 +41,13 @@ def find_home(connection: Connection, name: str) -> Home | None:
     return Home(*row) if row else None
 
 
-def list_homes_of(connection: Connection, machine: str, after: str, limit: int) -> list[Home]:
-    """What a machine owns, by name."""
-    rows = connection.fetch(
-        """SELECT name, machine, region, number, epoch, source, opened FROM homes
-           WHERE machine = ? AND name > ? ORDER BY name LIMIT ?""",
-        machine,
-        after,
-        limit,
-    )
-    return [Home(*row) for row in rows]
-
-
 def list_sessions(connection: Connection) -> list[tuple[Machine, str | None]]:
     """Every machine that has ever begun one, and the one that lasts."""
     rows = connection.fetch("SELECT machine, region, session FROM machines ORDER BY machine")
     return [(Machine(row[0], row[1]), row[2]) for row in rows]
 
 
-def begin_session(tx: Transaction, machine: Machine, session: str, now: int) -> str:
+def begin_session(tx: Transaction, machine: Machine, session: str, now: int) -> None:
     """A machine has started, or lost its lease: the session under which it holds the next one."""
     tx.execute(
         """INSERT INTO machines (machine, region, session, began_at_ms) VALUES (?, ?, ?, ?)
@@ -69,7 +57,6 @@ def begin_session(tx: Transaction, machine: Machine, session: str, now: int) -> 
         session,
         now,
     )
-    return session
 
 
 def find_session(connection: Connection, machine: str) -> str | None:
