@@ -38,13 +38,13 @@ class Heart:
     async def _beat_on(self) -> None:
         while True:
             try:
-                await self.beat()
+                await self._beat()
             except Exception as error:  # noqa: BLE001 - a heart that stood still would let go of everything it owns
                 log.warning("not_heard", error=repr(error))
             self._watch()
             await asyncio.sleep(HEARTBEAT_SECONDS)
 
-    async def beat(self) -> None:
+    async def _beat(self) -> None:
         """One heartbeat, or the beginning of a session where there is none. Unavailable."""
         owning, lease = self._owning, self._owning.lease
         session, sent_at = lease.session, lease.sending()
@@ -57,7 +57,6 @@ class Heart:
         else:
             log.warning("session_ended", machine=owning.me.machine)
             lease.end()
-        self._watch()
 
     def _watch(self) -> None:
         held = self._owning.lease.held

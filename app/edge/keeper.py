@@ -94,7 +94,7 @@ class Keeper:
         """The same home under a higher number, at least `least`. Unavailable when it is another's by now."""
         try:
             raised = await self._desk.raise_number(home, least)
-        except (Conflict, NotFound) as error:
+        except Conflict as error:
             raise Unavailable("This machine is not its home any more") from error
         self._owning.tell(raised)
         return raised
