@@ -27,7 +27,6 @@ PROBE_SECONDS = 3.0
 PROBE_FILES = 50
 START_SECONDS = 10.0
 
-
 CORE, LEDGER, INSTANCES = "core", "ledger", "instances"
 KINDS = (CORE, LEDGER, INSTANCES)
 
@@ -67,6 +66,7 @@ class Backup:
         self._control = Control(settings.backup_socket)
         self._daemon = Daemon(settings, self._sources, self._control, self._keep)
         self._shipping = Shipping(self._sync, self._is_safe)
+        self._kinds = {_key(settings.database_path): CORE, _key(settings.ledger_path): LEDGER}
         self._held = {_key(source.path): Held(source.url, users=1) for source in self._sources}
         self._checked = False
         self._in_reach = True
@@ -115,22 +115,17 @@ class Backup:
             return None
         kinds: dict[str, list[Held]] = {}
         for path, held in self._held.items():
-            kinds.setdefault(self._kind_of(path), []).append(held)
+            kinds.setdefault(self._kinds.get(path, INSTANCES), []).append(held)
         return {kind: self._describe(kinds[kind]) for kind in KINDS if kind in kinds}
 
     def _describe(self, files: list[Held]) -> Kept:
         age_ms = now_ms() - min(held.safe_ms for held in files)
         return Kept(len(files), age_ms, self.up and all(held.is_safe for held in files))
 
-    def _kind_of(self, path: Path) -> str:
-        known = {_key(self._settings.database_path): CORE, _key(self._settings.ledger_path): LEDGER}
-        return known.get(path, INSTANCES)
-
     @property
     def owed(self) -> list[Path]:
-        """The files, beside the core's own, that it still holds."""
-        own = {_key(source.path) for source in list_sources(self._settings, self.url)}
-        return [path for path in self._held if path not in own]
+        """The files of instances that it still holds."""
+        return [path for path in self._held if path not in self._kinds]
 
     def holds(self, path: Path) -> bool:
         """Whether a file is shipped, or something of it is owed still: not all of it may be in the replica."""
