@@ -9,9 +9,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from app.edge import litestream, migrate, replica, sqlite
+from app.edge.backup import CORE
 from app.errors import AppError, Conflict, Unavailable
 
-CORE = "core"
 # A bucket that does not answer at once is asked again; nobody is there to start a machine a second time.
 REACH_SECONDS = 10.0
 RETRY_SECONDS = 0.5

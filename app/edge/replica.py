@@ -49,6 +49,6 @@ def _folder(url: str) -> Path:
 
 def _scheme(url: str) -> str:
     scheme = urlsplit(url).scheme
-    if scheme not in ("file", "s3"):
+    if scheme not in LISTED:
         raise Unavailable(f"What is in a {scheme} replica cannot be listed")
     return scheme
