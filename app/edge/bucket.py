@@ -9,6 +9,7 @@ import hmac
 import http.client
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import NamedTuple
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
@@ -20,6 +21,7 @@ from app.errors import Unavailable
 ANSWER_SECONDS = 15.0
 # As many as one request may name, in a list as in a deletion.
 KEYS_AT_ONCE = 1_000
+ANSWERS = ("ListBucketResult", "DeleteResult")
 
 
 class Bucket(NamedTuple):
@@ -110,7 +112,16 @@ def _ask(bucket: Bucket, method: str, query: dict[str, str], body: bytes = b"") 
         connection.close()
     if response.status != 200:
         raise Unavailable(f"The bucket {bucket.name} refuses: {response.status} {response.reason}")
-    return ElementTree.fromstring(answer)
+    return _read(bucket, answer)
+
+
+def _read(bucket: Bucket, answer: bytes) -> ElementTree.Element:
+    """Whoever says something else, as a proxy's page does, says nothing of what a bucket holds."""
+    with suppress(ElementTree.ParseError):
+        said = ElementTree.fromstring(answer)
+        if said.tag.rpartition("}")[2] in ANSWERS:
+            return said
+    raise Unavailable(f"What answers for the bucket {bucket.name} is none")
 
 
 def _sign(

@@ -32,6 +32,8 @@ def list_pages(url: str) -> Iterator[list[str]]:
 
 def remove_folder(url: str) -> None:
     """Delete all that is below a replica's URL, whatever an earlier try has left of it. Unavailable."""
+    if not urlsplit(url).path.strip("/"):
+        raise ValueError("That would be all of a bucket, or of a disk")
     if _scheme(url) == "s3":
         bucket.remove_all(bucket.read_bucket(url, os.environ))
         return

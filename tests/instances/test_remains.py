@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.edge import bucket, migrate
+from app.edge import bucket, migrate, replica
 from app.edge.clock import now_ms
 from app.edge.database import Database, Transaction
 from app.errors import Unavailable
@@ -121,3 +121,15 @@ async def test_a_replica_that_is_away_is_unavailable_and_loses_nothing(db: Datab
     away = S3(tmp_path)
     with pytest.raises(Unavailable, match="does not answer"):
         await Remains(db, away.url("prod")).remove(now_ms())
+
+
+def test_what_is_deleted_has_a_name(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without one it would be all of the bucket, and the replica may not be the only thing there."""
+    for name, value in s3.environ.items():
+        monkeypatch.setenv(name, value)
+    beside = Replica(s3.url(tmp_path.name), s3.folder / BUCKET / tmp_path.name)
+    beside.put("living")
+    for whole in (s3.url(""), s3.url("/")):
+        with pytest.raises(ValueError, match="all of a bucket"):
+            replica.remove_folder(whole)
+    assert beside.count("living") == 6

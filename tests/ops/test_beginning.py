@@ -3,8 +3,10 @@
 What would be lost: the way back, because an empty core would be served, written to, and shipped over the old one.
 """
 
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -92,6 +94,31 @@ async def test_a_refused_key_is_not_an_empty_bucket(tmp_path: Path, s3: S3, monk
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "else")
     assert "403" in await refusal(Settings(database_path=tmp_path / "core.db", backup_url=s3.url("prod")))
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("page", [b"<p>Sign in", b"<html/>"])
+async def test_a_page_of_whoever_answers_instead_is_not_an_empty_bucket(
+    page: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(page)
+
+        def log_message(self, *_: object) -> None:
+            """Nobody reads it."""
+
+    monkeypatch.setattr(beginning, "REACH_SECONDS", 0.2)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever).start()
+        url = f"s3://backup/prod?endpoint=http://127.0.0.1:{server.server_port}"
+        try:
+            said = await refusal(Settings(database_path=tmp_path / "core.db", backup_url=url))
+        finally:
+            server.shutdown()
+    assert "does not say whether it holds one" in said
 
 
 @pytest.fixture(scope="module")
