@@ -8,6 +8,7 @@ from typing import Any
 
 from app.edge import desk
 from app.edge.database import Database, written_position
+from app.edge.flights import Flights
 from app.edge.freshness import parse_position
 from app.edge.node import Node
 from app.edge.peers import POSITION, Answer, Peers
@@ -31,8 +32,7 @@ class Follower:
         self._node = node
         self.settle: Callable[[], Awaitable[None]] = _nothing
         self._asked_at = float("-inf")
-        self._asking: asyncio.Task[Position | None] | None = None
-        self._next: asyncio.Task[Position | None] | None = None
+        self._questions = Flights[str, Position | None]()
 
     async def catch_up(self, seconds: float) -> None:
         """Come as far as the primary is now: what is refused after that, the primary would refuse too.
@@ -54,36 +54,22 @@ class Follower:
             raise Unavailable("This machine is behind the primary", certain=False)
 
     async def close(self) -> None:
-        for task in (self._asking, self._next):
-            if task is not None:
-                task.cancel()
-                await asyncio.wait([task])
+        await self._questions.close()
 
     async def _come_as_far(self, until: float) -> None:
-        try:
+        position: Position | None = None
+        with suppress(Unavailable, TimeoutError):
             async with asyncio.timeout(until - time.monotonic()):
-                position = await self._ask()
-        except TimeoutError:
-            position = None
+                # A question that is under way may have been answered before what is refused here came to be.
+                not_before = self._asked_at + APART_SECONDS
+                position = await self._questions.join_next(POSITION, self._ask, not_before=not_before)
         if position is None or not await self._node.wait_for(position, max(0.0, until - time.monotonic())):
             raise Unavailable("This machine is behind the primary")
 
     async def _ask(self) -> Position | None:
-        """How far the primary is. A question that is under way may have looked before: who comes shares the next."""
-        if self._next is None:
-            self._next = asyncio.create_task(self._ask_next(self._asking))
-        return await asyncio.shield(self._next)
-
-    async def _ask_next(self, before: "asyncio.Task[Position | None] | None") -> Position | None:
-        if before is not None:
-            await asyncio.wait([before])
-        await asyncio.sleep(self._asked_at + APART_SECONDS - time.monotonic())
+        """How far the primary is."""
         self._asked_at = time.monotonic()
-        self._asking, self._next = self._next, None
-        position: Position | None = None
-        with suppress(Unavailable):
-            position = parse_position(await self.peers.ask(self.peers.at(self.peers.primary), POSITION))
-        return position
+        return parse_position(await self.peers.ask(self.peers.at(self.peers.primary), POSITION))
 
 
 def position_of(db: Database) -> Answer:

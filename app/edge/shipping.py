@@ -6,9 +6,11 @@ Who comes while a question is under way shares the next one: the one under way m
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 from app.edge.clock import now_ms
+from app.edge.flights import Flights
 from app.errors import Unavailable
 
 SHIP_SECONDS = 5
@@ -22,38 +24,18 @@ class Shipping:
     def __init__(self, sync: Callable[[Path], Awaitable[object]], told: Callable[[Path, int], None]) -> None:
         self._sync = sync
         self._told = told
-        self._under_way: dict[Path, asyncio.Task[None]] = {}
-        self._next: dict[Path, asyncio.Task[None]] = {}
+        self._questions = Flights[Path, None]()
 
     async def ship(self, path: Path) -> None:
         """Wait until everything that is committed in the file by now is in the replica. Unavailable."""
-        task = self._next.get(path)
-        if task is None:
-            task = self._next[path] = asyncio.create_task(self._ask_in_turn(path))
-            # Everybody who waited may have left.
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
             async with asyncio.timeout(SHIP_SECONDS):
-                await asyncio.shield(task)
+                await self._questions.join_next(path, partial(self._ask, path))
         except (TimeoutError, Unavailable) as error:
             raise Unavailable(NOT_SAFE) from error
 
     async def close(self) -> None:
-        tasks = [*self._under_way.values(), *self._next.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _ask_in_turn(self, path: Path) -> None:
-        before = self._under_way.get(path)
-        if before is not None:
-            await asyncio.wait([before])
-        task = self._under_way[path] = self._next.pop(path)
-        try:
-            await self._ask(path)
-        finally:
-            if self._under_way.get(path) is task:
-                del self._under_way[path]
+        await self._questions.close()
 
     async def _ask(self, path: Path) -> None:
         """A Litestream that has ended is back in a moment, and one that found a lock will get it: only what does not

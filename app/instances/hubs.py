@@ -78,7 +78,7 @@ class Hubs:
         self._open: dict[str, Hub] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._starting = 0
-        self._opening = Flights()
+        self._opening = Flights[str, None]()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
 
