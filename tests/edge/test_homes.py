@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -502,6 +503,84 @@ async def test_a_heart_beats_on_whatever_became_of_a_beat(desk: Desk, monkeypatc
     beating.cancel()
     await asyncio.wait([beating])
     assert len(begun) == 2
+
+
+class Beating:
+    """A heart that beats a thousand times a second, and how often it has closed what was open."""
+
+    def __init__(self, owning: Ownership, desk: Desk) -> None:
+        self.fenced = 0
+        self.lease = owning.lease
+        self._task = asyncio.create_task(heart.Heart(owning, desk, self._fence).run())
+
+    def _fence(self) -> None:
+        self.fenced += 1
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not condition():
+                await asyncio.sleep(0.001)
+
+    async def stop(self) -> None:
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+
+Begin = Callable[[Here, Desk], Awaitable[Beating]]
+
+
+@pytest.fixture
+async def beating(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Begin]:
+    monkeypatch.setattr(heart, "HEARTBEAT_SECONDS", 0.001)
+    begun: list[Beating] = []
+
+    async def begin(here: Here, desk: Desk) -> Beating:
+        begun.append(Beating(here.owning, desk))
+        await begun[-1].until(lambda: here.owning.lease.held)
+        return begun[-1]
+
+    yield begin
+    for one in begun:
+        await one.stop()
+
+
+async def test_a_heart_whose_session_was_ended_closes_what_is_open_once_and_begins_anew(
+    desk: Desk, beating: Begin
+) -> None:
+    """What is open was opened in the session that is over, and may be another machine's by now."""
+    here = Here()
+    mine = await beating(here, desk)
+    ended = here.owning.lease.session
+    await desk.lose("m3")
+    await mine.until(lambda: here.owning.lease.session not in (None, ended))
+    assert mine.fenced == 1
+    assert here.owning.lease.held
+
+
+async def test_a_heart_that_nobody_answers_closes_what_is_open_when_its_lease_is_over(
+    db: Database, beating: Begin
+) -> None:
+    class Leaving(Desk):
+        away = False
+        asked = 0
+
+        async def beat(self, machine: Machine, session: str) -> bool:
+            self.asked += self.away
+            if self.away:
+                raise Unavailable("The primary is away")
+            return await super().beat(machine, session)
+
+    here, primary = Here(), Leaving(db)
+    mine = await beating(here, primary)
+    primary.away = True
+    here.clock.now += PAUSE_SECONDS - 0.1
+    await mine.until(lambda: primary.asked > 2)
+    assert mine.fenced == 0
+    here.clock.now += LEASE_SECONDS
+    await mine.until(lambda: mine.fenced > 0)
+    asked = primary.asked
+    await mine.until(lambda: primary.asked > asked + 2)
+    assert mine.fenced == 1
 
 
 async def test_rows_are_believed_once_the_replica_has_come_to_where_the_session_began() -> None:
