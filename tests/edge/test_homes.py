@@ -172,6 +172,22 @@ async def test_a_primary_that_starts_gives_nothing_away_for_one_lease(desk: Desk
     assert (await again.claim("nrt-a", AMS)).machine == "m2"
 
 
+async def test_a_session_from_which_something_was_taken_is_over_for_a_primary_that_starts_later_too(
+    desk: Desk, db: Database
+) -> None:
+    """A machine that has slept through it would be heard, and go on with what another one has by now."""
+    home, beside = await desk.claim("nrt-a", NRT), await desk.claim("nrt-b", NRT)
+    desk.clock.now += LEASE_SECONDS + PACE_SECONDS + 1
+    assert await desk.beat(AMS, "session-of-m2")
+    assert (await desk.claim("nrt-a", AMS)).number == home.number + 1
+    sessions = {machine.machine: session for machine, session in await db.read(homes.list_sessions)}
+    again = Liveness(sessions, desk.clock)
+    assert not again.heard("m3", "session-of-m3")
+    assert again.heard("m2", "session-of-m2")
+    with pytest.raises(Conflict):
+        await desk.hand_over(beside, AMS, "session-of-m3")
+
+
 async def test_what_an_operator_calls_lost_is_given_away_at_once(desk: Desk) -> None:
     await desk.claim("nrt-a", NRT)
     await desk.lose("m3")
