@@ -7,9 +7,11 @@ from contextlib import asynccontextmanager
 import pytest
 
 from app.edge.placement import Destination, at_home
+from app.edge.replay import REPLAY_SECONDS
 from app.edge.router import Route
+from app.regions import FLY
 from tests.cluster.pair import client, pair
-from tests.cluster.test_forward import where
+from tests.cluster.test_forward import waited, where
 
 pytestmark = pytest.mark.anyio
 
@@ -47,3 +49,13 @@ async def test_a_write_is_repeated_only_where_nobody_has_heard_it(heard: bool) -
         assert answer.status_code == (503 if heard else 200), answer.text
         asked = 0
         assert (await asking.get("/home/a")).json() == {"machine": "m1"}
+
+
+async def test_the_seconds_that_the_proxy_looked_for_a_home_count_among_those_that_its_request_may_wait() -> None:
+    async def home_of(name: str) -> Destination:
+        return Destination("fra", "m1")
+
+    route = Route("GET", "/waited/{id}", at_home(by="path"), waited)
+    async with pair([route], FLY, home_of) as both, client(both.replica) as asking:
+        answer = await asking.get("/waited/a", headers={"fly-replay-failed": "instance=m1;reason=timeout"})
+        assert answer.json()["waited"] >= REPLAY_SECONDS
