@@ -36,11 +36,10 @@ log = structlog.get_logger("arrivals")
 
 
 class Arrived(NamedTuple):
-    """A home whose file is here; `check` raises Fenced once it is this machine's no longer. `is_new` the first time."""
+    """A file that may be opened, under the epoch of its home; `check` raises Fenced once it may not be any more."""
 
-    home: Home
+    epoch: str
     check: Callable[[], None]
-    is_new: bool
 
 
 class Arrivals:
@@ -70,20 +69,19 @@ class Arrivals:
             if held is None or number_of(held) < (home.opened or 0):
                 await self._replace(home, store, held)
             check()
-        is_new = held != home.epoch or home.opened != home.number
-        if is_new:
-            home = await self._begin(home, store)
+        if held != home.epoch or home.opened != home.number:
+            await self._begin(home, store)
         check()
-        return Arrived(home, check, is_new)
+        return Arrived(home.epoch, check)
 
     async def receive(self, instance_id: str) -> None:
         """A file that was just made here is its home's. NotFound, Unavailable."""
         await self._begin(await self._keeper.require(instance_id), self._stores.store(instance_id))
 
-    async def _begin(self, home: Home, store: Store) -> Home:
+    async def _begin(self, home: Home, store: Store) -> None:
         """The file has the epoch before the primary hears of it, and that before anything is acknowledged."""
         await self._on_thread(store, _begin, store, home.epoch)
-        return await self._keeper.mark_opened(home)
+        await self._keeper.mark_opened(home)
 
     async def _epoch_here(self, store: Store) -> str | None:
         """The newest epoch of the file here; None where there is no file."""

@@ -66,9 +66,8 @@ class Hubs:
         self._stores = Stores(folder, retention)
         # Where every instance has a home, only that opens it.
         self._keeper = keeper
-        # Told of each hub that was closed because nobody used it, and of each home that was opened for the first time.
+        # Told of each hub that was closed because nobody used it.
         self.hibernated: Callable[[Hub], None] = lambda hub: None
-        self.arrived: Callable[[Home], Coroutine[Any, Any, None]] = _nothing
         self._arrivals = Arrivals(keeper, peers, self._stores, backup) if keeper and peers else None
         self.parcels = self._arrivals.parcels if self._arrivals is not None else None
         self._relay = Relay(db, enqueue)
@@ -200,7 +199,7 @@ class Hubs:
             arrived = await self._arrivals.bring(instance_id) if self._arrivals is not None else None
             if arrived is not None:
                 hub.check = arrived.check
-            await hub.start(arrived.home.epoch if arrived is not None else None)
+            await hub.start(arrived.epoch if arrived is not None else None)
             hub.broken = self._abandon_soon
             await self.replicas.hold(hub, store)
         except BaseException as error:
@@ -212,8 +211,6 @@ class Hubs:
             self._starting -= 1
         self._open[instance_id] = hub
         self._relay.attach(hub)
-        if arrived is not None and arrived.is_new:
-            self._soon(self.arrived(arrived.home))
         return hub
 
     async def _make_room(self) -> None:
@@ -283,10 +280,6 @@ class Hubs:
                 await self._stop(hub, _is_gone)
             store = self._stores.store(instance_id)
             await asyncio.get_running_loop().run_in_executor(self._stores.thread_of(instance_id), store.delete)
-
-
-async def _nothing(home: Home) -> None:
-    return
 
 
 def _is_gone() -> AppError:

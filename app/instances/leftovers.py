@@ -12,7 +12,6 @@ import structlog
 
 from app.edge import desk, homes
 from app.edge.database import Database
-from app.edge.homes import Home
 from app.edge.keeper import Keeper
 from app.edge.peers import Peers
 from app.edge.placement import Destination
@@ -22,8 +21,7 @@ from app.instances.hubs import Hubs
 from app.instances.restoration import Extent, covers, read_extent
 from app.instances.store import list_held, path_of
 
-# Asked of a home, and told to the machine that it has its file from.
-COVERS, ARRIVED = "/peer/covers", "/peer/arrived"
+COVERS = "/peer/covers"
 # A home may have to open the file, and to ship it.
 ANSWER_SECONDS = 20.0
 LOOK_SECONDS = 60.0
@@ -41,9 +39,7 @@ class Leftovers:
         self._peers = peers
         self._db = db
         self._folder = folder
-        hubs.arrived = self._tell
         peers.answers[COVERS] = desk.answer_of(self._covers, tuple[str, Extent])
-        peers.answers[ARRIVED] = desk.answer_of(self._look, tuple[str])
 
     async def run(self) -> None:
         """Look through the folder now and then, until cancelled."""
@@ -90,13 +86,3 @@ class Leftovers:
             epochs = await hub.read_file(queries.list_epochs)
             await self._hubs.replicas.ship(path_of(self._folder, name))
             return epochs[-1][0] == hub.epoch and covers(epochs, extent)
-
-    async def _tell(self, home: Home) -> None:
-        """The machine that had it before need not keep it."""
-        if home.source is None or home.source == home.machine:
-            return
-        try:
-            source = Destination("", home.source)
-            await desk.ask(self._peers, source, ARRIVED, type(None), home.name, seconds=2 * ANSWER_SECONDS)
-        except AppError as error:
-            log.info("arrival_untold", instance=home.name, why=error.message)

@@ -17,7 +17,7 @@ Guests = Callable[[str], Guest]
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Homes]:
-    yield from open_homes("standin", tmp_path_factory)
+    yield from open_homes("standin", tmp_path_factory, module="tests.homes.hasty", LOOK_SECONDS="0.2")
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ Guests = Callable[[str], Guest]
 
 @pytest.fixture(scope="module")
 def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Homes]:
-    with running("standin", tmp_path_factory.mktemp("h"), direct=True) as made:
+    hasty = {"module": "tests.homes.hasty", "LOOK_SECONDS": "0.2"}
+    with running("standin", tmp_path_factory.mktemp("h"), direct=True, **hasty) as made:
         made.__class__ = Homes
         assert isinstance(made, Homes)
         yield made
