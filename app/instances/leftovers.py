@@ -10,12 +10,12 @@ from pathlib import Path
 
 import structlog
 
-from app.edge import desk, homes
+from app.edge import desk, homes, sqlite
 from app.edge.database import Database
 from app.edge.keeper import Keeper
 from app.edge.peers import Peers
 from app.edge.placement import Destination
-from app.errors import AppError
+from app.errors import AppError, Unavailable
 from app.instances import queries
 from app.instances.hubs import Hubs
 from app.instances.restoration import Extent, covers, read_extent
@@ -39,6 +39,9 @@ class Leftovers:
         self._peers = peers
         self._db = db
         self._folder = folder
+        # What its home does not have all of, and under which epoch it said so: one that is asked every minute would
+        # never hibernate, and never go home.
+        self._kept: dict[str, str] = {}
         peers.answers[COVERS] = desk.answer_of(self._covers, tuple[str, Extent])
 
     async def run(self) -> None:
@@ -66,7 +69,7 @@ class Leftovers:
         try:
             async with self._hubs.closed(name) as store:
                 home = await self._keeper.find_elsewhere(name)
-                if home is None or not store.path.exists():
+                if home is None or home.epoch == self._kept.get(name) or not store.path.exists():
                     return
                 extent = await asyncio.to_thread(read_extent, store.path)
                 where = Destination(home.region, home.machine)
@@ -74,14 +77,17 @@ class Leftovers:
                     await asyncio.to_thread(store.delete)
                     log.info("leftover_removed", instance=name)
                 else:
+                    self._kept[name] = home.epoch
                     log.warning("leftover", instance=name, file=store.path.name)
         except AppError as error:
             log.info("leftover_kept", instance=name, why=error.message)
+        except (sqlite.Error, OSError) as error:
+            log.warning("leftover_not_read", instance=name, error=str(error))
 
     async def _covers(self, name: str, extent: Extent) -> bool:
-        """Whether this machine is the home and has all that another one's file has."""
+        """Whether this machine has all that another one's file has. Unavailable where it is not the home."""
         if not await self._keeper.may_open(name):
-            return False
+            raise Unavailable("This machine is not its home")
         async with self._hubs.use(name) as hub:
             epochs = await hub.read_file(queries.list_epochs)
             await self._hubs.replicas.ship(path_of(self._folder, name))

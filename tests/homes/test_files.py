@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.edge import sqlite
+from app.edge import restoration, sqlite
 from app.instances.store import path_of
 from tests.cluster.backing import rows
 from tests.cluster.cast import AMS, NRT, PRIMARY, Machine, until
@@ -87,7 +87,8 @@ def test_of_a_machine_that_comes_back_only_what_nobody_else_has_stays(
     homes: Homes, guests: Guests, tmp_path: Path
 ) -> None:
     _, ams, nrt = homes.machines
-    rooms = [homes.room("ams"), homes.room("ams")]
+    rooms = sorted(homes.room("ams") for _ in range(3))
+    broken, whole, ahead = rooms
     for room in rooms:
         guest = guests(room)
         guest.come_back([ams])
@@ -95,20 +96,27 @@ def test_of_a_machine_that_comes_back_only_what_nobody_else_has_stays(
         until(lambda room=room: homes.shipped_seq(room, tmp_path / "seen") == 1)
     kill_all(ams)
     # A commit that was neither shipped nor told to anybody.
-    raw = sqlite.connect(file_of(ams, rooms[1]))
+    raw = sqlite.connect(file_of(ams, ahead))
     raw.execute("UPDATE instance SET seq = seq + 1")
     raw.close()
+    restoration.remove(file_of(ams, broken))
+    file_of(ams, broken).write_bytes(b"no database")
     for room in rooms:
         guest = guests(room)
         guest.come_back([nrt])
         guest.set("b", 2)
     ams.start()
-    until(lambda: not file_of(ams, rooms[0]).exists())
-    until(lambda: rooms[1] in ams.log())
-    assert file_of(ams, rooms[1]).exists()
+    until(lambda: not file_of(ams, whole).exists())
+    until(lambda: f"{ahead}.db" in ams.log())
+    # What nobody can read ends no look, and who has said that it lacks something is not opened for it again and again.
+    looks = ams.log().count(broken)
+    until(lambda: ams.log().count(broken) > looks + 2)
+    assert ams.log().count(f"{ahead}.db") == 1
     said = ams.command("doctor").stdout
-    assert f"{rooms[1]}.db" in said and rooms[0] not in said
-    file_of(ams, rooms[1]).unlink()
+    assert f"{ahead}.db" in said and f"{broken}.db" in said and whole not in said
+    for room in (broken, ahead):
+        assert file_of(ams, room).exists()
+        file_of(ams, room).unlink()
 
 
 def test_what_was_never_shipped_comes_from_the_machine_that_has_it_over_an_owner_that_never_opened_it(
