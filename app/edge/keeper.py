@@ -114,10 +114,6 @@ class Keeper:
         """The machines to which something may go home. Unavailable."""
         return await self._desk.list_steady()
 
-    def is_abroad(self, region: str) -> bool:
-        """Whether what was made for a region is in another one here."""
-        return region != self._owning.me.region
-
     def forget(self, name: str) -> None:
         """It is deleted: what was said of it is said no longer."""
         self._owning.forget(name)

@@ -56,8 +56,6 @@ class Hub:
         self.backlog = backlog or Backlog()
         self.audience = Audience()
         self.read_only = read_only
-        # For which it was made; it may be elsewhere now.
-        self.region = ""
         # Whether webhooks listen, and who is told when the file owes them something.
         self.tells = False
         self.owing: Callable[[Hub], None] = lambda hub: None

@@ -66,8 +66,8 @@ class Hubs:
         self._stores = Stores(folder, retention)
         # Where every instance has a home, only that opens it.
         self._keeper = keeper
-        # Told of each hub that was closed because nobody used it.
-        self.hibernated: Callable[[Hub], None] = lambda hub: None
+        # Told of each instance that was closed because nobody used it.
+        self.hibernated: Callable[[str], None] = lambda instance_id: None
         self._arrivals = Arrivals(keeper, peers, self._stores, backup) if keeper and peers else None
         self.parcels = self._arrivals.parcels if self._arrivals is not None else None
         self._relay = Relay(db, enqueue)
@@ -192,7 +192,6 @@ class Hubs:
             raise NotFound(NO_INSTANCE)
         store, thread = self._stores.store(instance_id), self._stores.thread_of(instance_id)
         hub = Hub(instance_id, store, thread, read_only=row.is_readonly, backlog=self.backlog, look=self._look)
-        hub.region = row.region
         self._starting += 1
         try:
             await self._make_room()
@@ -226,7 +225,7 @@ class Hubs:
         async with self._lock(hub.id):
             if hub.idle:
                 await self._stop(hub, _is_closing)
-        self.hibernated(hub)
+                self.hibernated(hub.id)
 
     def _check(self, hub: Hub) -> None:
         try:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import structlog
 
-from app.edge import desk, homes, sqlite
+from app.edge import desk, homes, portions, sqlite
 from app.edge.database import Database
 from app.edge.keeper import Keeper
 from app.edge.peers import Peers
@@ -25,7 +25,6 @@ COVERS = "/peer/covers"
 # A home may have to open the file, and to ship it.
 ANSWER_SECONDS = 20.0
 LOOK_SECONDS = 60.0
-NAMES_AT_ONCE = 500
 
 log = structlog.get_logger("leftovers")
 
@@ -58,11 +57,7 @@ class Leftovers:
     async def _list(self) -> list[str]:
         """What is here and was opened elsewhere since."""
         names = await asyncio.to_thread(list_held, self._folder)
-        found: list[str] = []
-        for first in range(0, len(names), NAMES_AT_ONCE):
-            some = names[first : first + NAMES_AT_ONCE]
-            found += await self._db.read_one(homes.list_opened_elsewhere, some, self._keeper.me.machine)
-        return found
+        return await portions.read(self._db, homes.list_opened_elsewhere, names, self._keeper.me.machine)
 
     async def _look(self, name: str) -> None:
         """Remove a file that its home has all of."""

@@ -30,12 +30,12 @@ def begin(
     tasks = [
         take_stock(hubs, db, folder, member.keeper),
         Leftovers(hubs, member.keeper, peers, db, folder).run(),
-        Homecoming(hubs, member.keeper).run(),
     ]
     if member.registry is None:
         tasks.append(adopt_later(member, folder))
-    # Whoever tells the others that they may open what is here has closed all of it, and begins no session again.
     if hubs.replicas.exist:
+        tasks.append(Homecoming(hubs, member.keeper, db).run())
+        # Whoever tells the others that they may open what is here has closed all of it, and begins no session again.
         stack.push_async_callback(_leave, member, hubs, folder)
     background.run(stack, member.run(hubs.fence))
     return Clones(hubs, member.keeper, peers, hubs.parcels), tasks

@@ -9,7 +9,7 @@ import asyncio
 
 import structlog
 
-from app.edge import replica
+from app.edge import portions, replica
 from app.edge.clock import now_ms
 from app.edge.database import Database
 from app.edge.litestream import KEPT_HOURS, replica_of
@@ -20,8 +20,6 @@ from app.projects import queries
 KEPT_MS = KEPT_HOURS * 3_600_000
 LOOK_SECONDS = 24 * 3_600.0
 RETRY_SECONDS = 3_600.0
-# So many names are compared in one read.
-NAMES_AT_ONCE = 200
 
 log = structlog.get_logger("remains")
 
@@ -49,10 +47,8 @@ class Remains:
         pages = replica.list_pages(replica_of(self._url, FOLDER))
         removed = 0
         while (page := await asyncio.to_thread(next, pages, None)) is not None:
-            for first in range(0, len(page), NAMES_AT_ONCE):
-                some = page[first : first + NAMES_AT_ONCE]
-                for name in await self._db.read_one(queries.list_deleted, some, now - KEPT_MS):
-                    await asyncio.to_thread(replica.remove_folder, replica_of(self._url, FOLDER, name))
-                    log.info("remains_removed", instance=name)
-                    removed += 1
+            for name in await portions.read(self._db, queries.list_deleted, page, now - KEPT_MS):
+                await asyncio.to_thread(replica.remove_folder, replica_of(self._url, FOLDER, name))
+                log.info("remains_removed", instance=name)
+                removed += 1
         return removed

@@ -65,10 +65,6 @@ class Replicas:
             return []
         return [log.name.removesuffix(".db-wal") for log in folder.glob("*/*.db-wal") if log.stat().st_size]
 
-    def is_shipped(self, store: Store) -> bool:
-        """Whether all of a file that was closed is in the replica."""
-        return self._backup is not None and not self._backup.holds(store.path)
-
     def owed(self, folder: Path) -> set[str]:
         """The instances of which something may not be in the replica, once their hubs are closed."""
         if self._backup is None:

@@ -165,6 +165,13 @@ def find_region(connection: Connection, instance_id: str) -> str | None:
     return row[0] if row else None
 
 
+def list_made_elsewhere(connection: Connection, names: Sequence[str], region: str) -> list[tuple[str, str]]:
+    """Those of `names` that were made for another region than this, each with its own."""
+    marks = ", ".join("?" * len(names))
+    rows = connection.fetch(f"SELECT id, region FROM instances WHERE id IN ({marks}) AND region <> ?", *names, region)
+    return [(row[0], row[1]) for row in rows]
+
+
 def update_region(tx: Transaction, instance_id: str, region: str) -> None:
     tx.execute("UPDATE instances SET region = ? WHERE id = ?", region, instance_id)
 

@@ -50,15 +50,23 @@ def test_what_nobody_uses_goes_home_and_needs_nobody_for_that(hasty_homes: Homes
 def test_where_an_operator_has_put_it_is_where_it_comes_back_to(hasty_homes: Homes, guests: Guests) -> None:
     homes = hasty_homes
     fra, ams, nrt = homes.machines
-    room = homes.room("ams")
+    room, pinned = homes.room("ams"), homes.room("nrt")
+    settler = guests(pinned)
+    settler.come_back([nrt])
     guest = guests(room)
     guest.come_back([ams])
     homes.command("instances", "move", room, "--to", "nrt")
     assert fra.get(f"/api/instances/{room}").json()["region"] == "nrt"
     guest.come_back([fra])
     nrt.stop()
+    settler.come_back([ams])
     guest.come_back([ams])
+    # It shall stay where it went to, though it was opened there before anybody said so.
+    settled = home_of(homes, pinned)[0]
+    homes.command("instances", "move", pinned, "--to", {AMS: "ams", PRIMARY: "fra"}[settled])
+    settler.leave()
     guest.leave()
     assert home_of(homes, room)[0] in (AMS, PRIMARY)
     nrt.start()
     until(lambda: home_of(homes, room)[0] == NRT)
+    assert home_of(homes, pinned)[0] == settled
