@@ -1,5 +1,6 @@
 """The SQL of projects and of their instances' rows."""
 
+import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -184,8 +185,8 @@ def has_tombstone(connection: Connection, instance_id: str) -> bool:
     return connection.fetch_one("SELECT 1 FROM instance_tombstones WHERE instance_id = ?", instance_id) is not None
 
 
-def list_deleted(connection: Connection, names: Sequence[str], before_ms: int) -> list[str]:
-    """Those of `names` that were deleted before an instant, and are nothing else's."""
+def list_deleted(connection: Connection, names: Sequence[str], before_ms: int = sys.maxsize) -> list[str]:
+    """Those of `names` that were deleted, before an instant or ever, and are nothing else's."""
     marks = ", ".join("?" * len(names))
     rows = connection.fetch(
         f"""SELECT instance_id FROM instance_tombstones WHERE instance_id IN ({marks}) AND deleted_at_ms < ?
