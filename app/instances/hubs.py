@@ -181,8 +181,15 @@ class Hubs:
 
     async def _open_alone(self, instance_id: str) -> None:
         async with self._lock(instance_id):
-            if instance_id not in self._open:
-                await self._start(instance_id)
+            if instance_id in self._open:
+                return
+            hub = await self._start(instance_id)
+            try:
+                # What was announced while it was being opened, nobody has told it.
+                await self.reviews.review_hub(hub)
+            except AppError:
+                await self._stop(hub, _is_closing)
+                raise
 
     async def _start(self, instance_id: str) -> Hub:
         if self._closing:

@@ -17,6 +17,7 @@ from app.instances.hub import Hub
 from app.instances.member import Member
 from app.projects import access, access_queries
 from app.projects.access import Access, Level
+from app.projects.access_queries import Instance
 
 REVOKED, REVOKED_REASON = 4403, "Access revoked"
 RETRY_SECONDS = 0.2
@@ -57,6 +58,13 @@ class Reviews:
             found = await self._db.read(access.level_of, member.caller.asked, hub.id, now_ms())
             self._hold_to(member, found)
 
+    async def review_hub(self, hub: Hub) -> Instance | None:
+        """Ask again whether an instance is read-only; its row, None where it is deleted. Unavailable."""
+        async with self._asking:
+            row = await self._db.read(access_queries.find_instance, hub.id)
+            hub.read_only = row is None or row.is_readonly
+        return row
+
     async def settle(self) -> None:
         """Until what was announced has reached the members, for at most SETTLE_SECONDS."""
         if self._running is not None:
@@ -88,9 +96,7 @@ class Reviews:
     async def _review_all(self, causes: set[Cause]) -> None:
         everybody = any([await self._concerns_everybody(cause) for cause in causes])
         for hub in list(self._hubs()):
-            async with self._asking:
-                row = await self._db.read(access_queries.find_instance, hub.id)
-                hub.read_only = row.is_readonly if row is not None else True
+            row = await self.review_hub(hub)
             places = set() if row is None else {_cause("instance", hub.id), _cause("project", row.project_id)}
             whole = everybody or row is None or not causes.isdisjoint(places)
             for number, member in enumerate(list(hub.audience.members.values()), 1):

@@ -20,10 +20,10 @@ from app.identity import api_keys, queries, users
 from app.identity.ids import new_id
 from app.identity.principal import Account, Kind, Principal
 from app.instances.reviews import MEMBERS_IN_A_ROW
-from app.projects import access, access_queries, group_queries, share_queries
+from app.projects import access, access_queries, group_queries, instances, share_queries
 from app.projects.share_queries import Place, Target
 from tests.instances.conftest import in_background, joined, turned_away
-from tests.instances.live import Live, LivePeer, live
+from tests.instances.live import OPERATOR, Live, LivePeer, live
 from tests.projects.conftest import Cast, Person, add_person, delegate
 
 ENDS_MS = 1_200
@@ -181,6 +181,22 @@ async def test_only_those_whom_a_change_concerns_are_reviewed(tmp_path: Path) ->
             await served.db.write(announce_all, [cause])
             await reviewed_all(served)
             assert (cause, served.db.reads - before) == (cause, reviewed)
+
+
+@pytest.mark.anyio
+async def test_what_is_made_read_only_while_it_is_opened_is_read_only(tmp_path: Path) -> None:
+    """A file that comes from afar takes a while, and who may write would go on writing for as long as it is open."""
+    async with live(tmp_path) as served:
+        room = await served.make("room")
+        thread, go = served.hubs._stores.thread_of(room), threading.Event()
+        thread.submit(go.wait, 10)
+        opening = asyncio.create_task(served.hubs.open(room))
+        await served.until(lambda: thread._work_queue.qsize() == 1)
+        form = instances.InstanceChange(is_readonly=True)
+        await served.db.write(instances.change, OPERATOR, room, form, now_ms())
+        await reviewed_all(served)
+        go.set()
+        assert (await opening).read_only
 
 
 async def reviewed_all(served: Live) -> None:
