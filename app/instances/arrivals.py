@@ -7,6 +7,7 @@ it over, from the replica, or from the machine with the newest file. Only what n
 """
 
 import asyncio
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -31,6 +32,7 @@ T = TypeVar("T")
 # Stands for the epoch that is about to begin.
 HERE = ""
 LEFT, HELD = "/peer/left", "/peer/held"
+FOLDER = ".arriving"
 
 log = structlog.get_logger("arrivals")
 
@@ -51,8 +53,11 @@ class Arrivals:
         self._stores = stores
         self._url = backup.url if backup is not None else None
         self.parcels = Parcels(stores.folder, peers)
+        self._folder = stores.folder / FOLDER
+        # Nothing that was on its way outlives the process.
+        shutil.rmtree(self._folder, ignore_errors=True)
         peers.answers[LEFT] = self._give
-        peers.answers[HELD] = desk.answer_of(self._say_held, tuple[str])
+        peers.answers[HELD] = desk.answer_of(self._find_held, tuple[str])
 
     async def bring(self, instance_id: str) -> Arrived:
         """Have the file of an instance here that may be opened. NotFound; Unavailable where it is not this machine's,
@@ -60,7 +65,8 @@ class Arrivals:
         home = await self._keeper.require(instance_id)
         check = self._keeper.guard(home)
         store = self._stores.store(instance_id)
-        held = await self._epoch_here(store)
+        found = await self._find_held(instance_id)
+        held = found[0] if found is not None else None
         if held != home.epoch:
             home = await self._pass_known_epochs(home, held)
             # A guard made now is of the session that there is now, and the home was found in this one.
@@ -83,13 +89,6 @@ class Arrivals:
         await self._on_thread(store, _begin, store, home.epoch)
         await self._keeper.mark_opened(home)
 
-    async def _epoch_here(self, store: Store) -> str | None:
-        """The newest epoch of the file here; None where there is no file."""
-        if not store.path.exists():
-            return None
-        epoch, _ = await self._on_thread(store, read_position, store.path)
-        return epoch or ""
-
     async def _pass_known_epochs(self, home: Home, held: str | None) -> Home:
         """A core that was restored may give a number once more that a file or the replica knows already, and not know
         that anybody has opened it."""
@@ -103,7 +102,7 @@ class Arrivals:
 
     async def _replace(self, home: Home, store: Store, held: str | None) -> None:
         """Put the newest state that is to be had in the place of what is here."""
-        fresh = store.path.with_name(f"{store.path.name}.arriving")
+        fresh = self._folder / home.name
         try:
             found = await self._fetch(home, fresh)
         except (AppError, OSError):
@@ -161,7 +160,7 @@ class Arrivals:
             return None
         return (number_of(held[0]), held[1], whom) if held is not None else None
 
-    async def _say_held(self, name: str) -> tuple[str, int] | None:
+    async def _find_held(self, name: str) -> tuple[str, int] | None:
         """`(epoch, seq)` of the file here; None where there is none."""
         store = self._stores.store(name)
         if not store.path.exists():

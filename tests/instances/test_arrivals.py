@@ -19,7 +19,7 @@ from app.edge.ownership import Ownership
 from app.edge.peers import Peers
 from app.edge.registry import Registry
 from app.errors import Unavailable
-from app.instances.arrivals import Arrivals
+from app.instances.arrivals import FOLDER, Arrivals
 from app.instances.store import Retention, Stores
 from app.regions import Regions
 
@@ -68,16 +68,21 @@ class Owner:
 
 
 @pytest.fixture
-async def owner(tmp_path: Path) -> AsyncIterator[Owner]:
+async def db(tmp_path: Path) -> AsyncIterator[Database]:
     path = tmp_path / "core.db"
     migrate.migrate(path, "core")
-    db = Database(path)
-    db.open()
+    made = Database(path)
+    made.open()
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def owner(db: Database, tmp_path: Path) -> AsyncIterator[Owner]:
     made = Owner(db, tmp_path / "instances")
     await made.begin("first")
     yield made
     made.stores.close()
-    await db.close()
 
 
 async def test_a_home_that_was_found_in_a_session_that_ended_meanwhile_is_not_opened(owner: Owner) -> None:
@@ -97,6 +102,17 @@ async def test_a_home_that_was_found_in_a_session_that_ended_meanwhile_is_not_op
     go.set()
     with pytest.raises(Fenced):
         await bringing
+
+
+async def test_what_a_killed_process_was_fetching_goes_with_the_next(
+    owner: Owner, db: Database, tmp_path: Path
+) -> None:
+    """The instance may never be opened here again, and nobody would look for half of its file."""
+    half = tmp_path / "instances" / FOLDER / ROOM
+    half.parent.mkdir(parents=True)
+    half.write_bytes(b"half of it")
+    Owner(db, tmp_path / "instances").stores.close()
+    assert not half.exists()
 
 
 async def test_an_answer_that_was_on_its_way_while_a_session_ended_is_worth_nothing(owner: Owner) -> None:
