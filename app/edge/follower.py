@@ -81,12 +81,17 @@ def position_of(db: Database) -> Answer:
     return answer
 
 
-def written() -> Position:
-    """What the primary answers to `have_written`: where it stands once it has."""
-    position = written_position.get()
-    if position is None:
-        raise Unavailable("The core has no position yet")
-    return position
+def writes(fn: Callable[..., Awaitable[object]], shape: Any) -> Answer:
+    """What the primary answers to `have_written`: where it stands once `fn` has written."""
+
+    async def answer(*said: Any) -> Position:
+        await fn(*said)
+        position = written_position.get()
+        if position is None:
+            raise Unavailable("The core has no position yet")
+        return position
+
+    return desk.answer_of(answer, shape)
 
 
 async def _nothing() -> None:

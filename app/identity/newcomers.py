@@ -2,10 +2,9 @@
 
 from collections.abc import Callable
 
-from app.edge import desk
 from app.edge.clock import now_ms
-from app.edge.database import Database, Position
-from app.edge.follower import Follower, written
+from app.edge.database import Database
+from app.edge.follower import Follower, writes
 from app.edge.peers import Answer
 from app.errors import Unavailable
 from app.identity import queries, users
@@ -37,12 +36,7 @@ class Newcomers:
 
     def answers(self) -> dict[str, Answer]:
         """What the primary says to the others."""
-
-        async def answer(subject: str) -> Position:
-            await self._make(subject)
-            return written()
-
-        return {WELCOME: desk.answer_of(answer, tuple[str])}
+        return {WELCOME: writes(self._make, tuple[str])}
 
     async def _make(self, subject: str) -> Account:
         account = await self._db.write(users.ensure_user, queries.CLERK, subject, now_ms())

@@ -1,9 +1,8 @@
 """First use: in development an instance of an unknown id is made where it is opened. The primary makes its row."""
 
-from app.edge import desk
 from app.edge.clock import now_ms
-from app.edge.database import Database, Position
-from app.edge.follower import Follower, written
+from app.edge.database import Database
+from app.edge.follower import Follower, writes
 from app.edge.peers import Answer
 from app.errors import Unavailable
 from app.identity.users import DEV_USER
@@ -37,12 +36,7 @@ class FirstUse:
 
     def answers(self) -> dict[str, Answer]:
         """What the primary says to the others."""
-
-        async def answer(instance_id: str, region: str) -> Position:
-            await self._make(instance_id, region)
-            return written()
-
-        return {ENSURE: desk.answer_of(answer, tuple[str, str])}
+        return {ENSURE: writes(self._make, tuple[str, str])}
 
     async def _make(self, instance_id: str, region: str) -> None:
         await self._db.write(instances.ensure, instance_id, DEV_USER, region, now_ms())
