@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from app.edge import migrate
 from app.edge.clock import now_ms
 from app.edge.database import Database
 from app.edge.homes import Home, Machine
@@ -65,16 +64,6 @@ class Owner:
         await self.registry.lose(HERE.machine)
         assert (await self.registry.claim(ROOM, THERE)).machine == THERE.machine
         await self.begin("second")
-
-
-@pytest.fixture
-async def db(tmp_path: Path) -> AsyncIterator[Database]:
-    path = tmp_path / "core.db"
-    migrate.migrate(path, "core")
-    made = Database(path)
-    made.open()
-    yield made
-    await made.close()
 
 
 @pytest.fixture

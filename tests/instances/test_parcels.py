@@ -55,6 +55,16 @@ async def test_a_copy_comes_in_pieces_and_goes_with_the_last(made: Parcels, peer
         await piece(peers, token, 0)
 
 
+async def test_what_is_no_copy_is_not_given_and_does_not_go(made: Parcels, peers: Peers, tmp_path: Path) -> None:
+    """With its last piece a copy is removed: asked for by a path, that would be an instance's own file."""
+    await pack(made)
+    room = tmp_path / "room.db"
+    room.write_bytes(b"all of it")
+    with pytest.raises(NotFound):
+        await piece(peers, f"../{room.name}", 0)
+    assert room.exists()
+
+
 async def test_a_copy_that_nobody_asks_for_any_more_is_let_go(made: Parcels, peers: Peers, tmp_path: Path) -> None:
     """The machine that wanted it is gone; the disk would fill, a copy with each that comes back."""
     abandoned, fetched = await pack(made), await pack(made)

@@ -1,11 +1,11 @@
 """Remains of deleted instances in the replica: they go once no instant that can be restored has the instance."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from app.edge import bucket, migrate, replica
+from app.edge import bucket, replica
 from app.edge.clock import now_ms
 from app.edge.database import Database, Transaction
 from app.errors import Unavailable
@@ -50,16 +50,6 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     for name, value in s3.environ.items():
         monkeypatch.setenv(name, value)
     return Replica(s3.url(tmp_path.name), s3.folder / BUCKET / tmp_path.name)
-
-
-@pytest.fixture
-async def db(tmp_path: Path) -> AsyncIterator[Database]:
-    path = tmp_path / "core.db"
-    migrate.migrate(path, "core")
-    made = Database(path)
-    made.open()
-    yield made
-    await made.close()
 
 
 def bury(tx: Transaction, name: str, at_ms: int) -> None:

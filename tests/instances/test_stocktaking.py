@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from app.edge import migrate
 from app.edge.clock import now_ms
 from app.edge.database import Database, Transaction
 from app.identity import queries as identity
@@ -20,19 +19,8 @@ OWNER = "usr_1"
 
 
 @pytest.fixture
-async def db(tmp_path: Path) -> AsyncIterator[Database]:
-    """One whose changes nobody is told of, as while a machine is away."""
-    path = tmp_path / "core.db"
-    migrate.migrate(path, "core")
-    made = Database(path)
-    made.open()
-    await made.write(add_owner)
-    yield made
-    await made.close()
-
-
-@pytest.fixture
 async def hubs(db: Database, tmp_path: Path) -> AsyncIterator[Hubs]:
+    """They are told of no change, as while a machine is away."""
     made = Hubs(db, tmp_path / "instances", Retention())
     yield made
     await made.close()
@@ -60,6 +48,7 @@ async def test_of_the_files_here_those_go_whose_instances_were_deleted(
     db: Database, hubs: Hubs, tmp_path: Path
 ) -> None:
     """The content of one that was put back is what it was put back for."""
+    await db.write(add_owner)
     for name in ("kept", "gone", "back"):
         await db.write(instances.ensure, name, OWNER, "", now_ms())
         async with hubs.use(name):
