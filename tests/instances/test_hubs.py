@@ -4,16 +4,19 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
 
 import msgspec
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from app.edge.database import Database
 from app.errors import Unavailable
+from app.instances import relay
 from app.instances.hub import Hub
 from app.instances.hubs import IDLE_SECONDS, OPEN_INSTANCES
 from app.instances.mailbox import Ask
@@ -23,6 +26,8 @@ from tests.instances.live import CLOCKWORK, Live, live
 from tests.projects.conftest import Json
 
 pytestmark = pytest.mark.anyio
+
+T = TypeVar("T")
 
 INSTANCES = 2_000
 AT_ONCE = 10
@@ -125,6 +130,30 @@ async def test_what_nobody_uses_is_closed_after_a_while_and_nobody_notices(tmp_p
             assert (await later.hear())["epoch"] == greeting["epoch"]
             held: Json = (await later.hear())["data"]["a"]
             assert held == {"value": [1, 2], "attributes": told["attributes"], "updatedAt": told["timestamp"]}
+
+
+class Busy(Database):
+    """Too busy once to say whether anybody listens."""
+
+    refused = 0
+
+    async def read(self, fn: Callable[..., T], *args: Any) -> T:
+        if fn is relay._has_listeners and not self.refused:
+            self.refused += 1
+            raise Unavailable("The database is busy")
+        return await super().read(fn, *args)
+
+
+async def test_what_nobody_listens_to_owes_nothing_also_when_that_was_not_known_at_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every change would be carried to the core for nobody, for as long as it is open."""
+    monkeypatch.setattr(relay, "RETRY_SECONDS", 0.01)
+    async with live(tmp_path, Busy) as served:
+        hub = await served.hubs.open(await served.make("room"))
+        assert hub.tells, "nothing may be lost meanwhile"
+        await served.until(lambda: not hub.tells)
+        assert isinstance(served.db, Busy) and served.db.refused == 1
 
 
 async def test_a_hub_that_two_would_close_is_closed_once(tmp_path: Path) -> None:
