@@ -14,6 +14,7 @@ import msgspec
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from app.edge.changes import announce
 from app.edge.database import Database
 from app.errors import Unavailable
 from app.instances import relay
@@ -22,6 +23,7 @@ from app.instances.hubs import IDLE_SECONDS, OPEN_INSTANCES
 from app.instances.mailbox import Ask
 from app.instances.protocol import Set
 from app.instances.store import STORE_THREADS
+from app.webhooks import subscriptions
 from tests.instances.live import CLOCKWORK, Live, live
 from tests.projects.conftest import Json
 
@@ -154,6 +156,35 @@ async def test_what_nobody_listens_to_owes_nothing_also_when_that_was_not_known_
         assert hub.tells, "nothing may be lost meanwhile"
         await served.until(lambda: not hub.tells)
         assert isinstance(served.db, Busy) and served.db.refused == 1
+
+
+class Slow(Database):
+    """What it says of listeners is on its way until it is let through."""
+
+    asked = 0
+    let: asyncio.Semaphore
+
+    async def read(self, fn: Callable[..., T], *args: Any) -> T:
+        found = await super().read(fn, *args)
+        if fn is relay._has_listeners:
+            self.asked += 1
+            await self.let.acquire()
+        return found
+
+
+async def test_what_was_read_before_somebody_began_to_listen_does_not_count(tmp_path: Path) -> None:
+    """What is changed meanwhile would never be told."""
+    Slow.let = asyncio.Semaphore(0)
+    async with live(tmp_path, Slow) as served:
+        hub, db = await served.hubs.open(await served.make("room")), served.db
+        assert isinstance(db, Slow)
+        await served.until(lambda: db.asked == 1)
+        await served.db.write(announce, subscriptions.TOPIC, "of somebody new")
+        db.let.release()
+        await served.until(lambda: db.asked == 2)
+        assert hub.tells
+        db.let.release()
+        await served.until(lambda: not hub.tells)
 
 
 async def test_a_hub_that_two_would_close_is_closed_once(tmp_path: Path) -> None:
