@@ -5,12 +5,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from app.edge.clock import now_ms
 from app.errors import Unavailable
+from app.instances.mailbox import MAILBOX, Ask
+from app.instances.protocol import Set
 from app.projects.access import Level
-from tests.instances.live import OPERATOR, Live, LivePeer, live
+from tests.instances.live import CLOCKWORK, OPERATOR, Live, LivePeer, held, live
 
 pytestmark = pytest.mark.anyio
 
@@ -83,6 +86,29 @@ async def test_what_cannot_be_asked_is_refused_by_what_is_known(tmp_path: Path) 
             (await served.hubs.open(name)).read_only = True
             await peer.say("set", key="a", value=1, opId="mine")
             assert (await peer.until("error"))[-1]["code"] == "NO_PERMISSION"
+
+
+async def test_what_waited_is_decided_though_the_hub_has_too_much_to_do(tmp_path: Path) -> None:
+    """It was let in once; turned away now, it would wait for ever."""
+    primary = Primary()
+    async with live(tmp_path, look=primary.look) as served:
+        name = await served.make("room")
+        async with writer(served, name) as peer:
+            hub = await served.hubs.open(name)
+            hub.read_only = True
+            await peer.say("set", key="a", value=1, opId="mine")
+            await served.until(lambda: primary.looks == 1)
+            hub.read_only = False
+            (member,) = hub.audience.members.values()
+            async with held(hub):
+                other = asyncio.create_task(hub.change(Ask([Set("b", msgspec.Raw(b"1"))], CLOCKWORK)))
+                await served.until(lambda: hub._thread._work_queue.qsize() == 1)
+                for _ in range(MAILBOX):
+                    hub.post(member, (), None)
+                primary.let.release()
+                await served.until(lambda: len(hub._mailbox) > MAILBOX)
+            await other
+            assert ("ack", "mine") in await until_ack(peer, "mine")
 
 
 async def test_a_hub_that_closes_lets_go_of_what_was_not_decided(tmp_path: Path) -> None:
