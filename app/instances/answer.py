@@ -29,7 +29,7 @@ def _tell(member: Member, ask: Ask, outcome: Result | AppError, state: State | N
     """An acknowledgement, or what its key really holds and why it was refused."""
     if isinstance(outcome, Result):
         assert state is not None
-        _acknowledge(member, ask, outcome, state.seq, now)
+        _acknowledge(member, ask, outcome, state, now)
         return
     refusal = outcome if isinstance(outcome, Refusal) else _refusal_of(outcome, ask.changes)
     if state is None:
@@ -39,17 +39,18 @@ def _tell(member: Member, ask: Ask, outcome: Result | AppError, state: State | N
     member.refuse(refusal, stored, now, state.seq, ask.op_id)
 
 
-def _acknowledge(member: Member, ask: Ask, result: Result, seq: int, now: int) -> None:
+def _acknowledge(member: Member, ask: Ask, result: Result, state: State, now: int) -> None:
+    if result.changed == 0:
+        for change in ask.changes:
+            if isinstance(change, Delete):
+                # A delete of what is not there is told to its sender only. It has heard the whole turn by now: where a
+                # later change has set the key, that is what holds.
+                member.show(change.key, state.entries.get(change.key), now, state.seq)
     if ask.op_id is not None:
         member.send(protocol.ack(ask.op_id, result.seq))
         return
     sets = sum(isinstance(change, Set) for change in ask.changes)
     member.allowance.give_back(max(0, sets - result.changed))
-    if result.changed == 0:
-        for change in ask.changes:
-            if isinstance(change, Delete):
-                # A delete of what is not there is told to its sender only.
-                member.send(protocol.key_deleted(change.key, member.caller.public_id, now, seq))
 
 
 def _refusal_of(error: AppError, changes: Sequence[Change]) -> Refusal:

@@ -64,12 +64,17 @@ class Member:
         else:
             self.socket.write_joined([payload for one in told if (payload := self._hears(one))])
 
-    def refuse(self, refusal: Refusal, stored: Entry | None, now: int, seq: int, op_id: str | None) -> None:
-        """First what the key really holds, so that the client has nothing left to push; then one error."""
-        if refusal.key is not None and stored is not None:
+    def show(self, key: str, stored: Entry | None, now: int, seq: int) -> None:
+        """What the key really holds, so that the client has nothing left to push."""
+        if stored is not None:
             self.send(protocol.key_updated(stored, self.caller.public_id))
-        elif refusal.key is not None:
-            self.send(protocol.key_deleted(refusal.key, self.caller.public_id, now, seq))
+        else:
+            self.send(protocol.key_deleted(key, self.caller.public_id, now, seq))
+
+    def refuse(self, refusal: Refusal, stored: Entry | None, now: int, seq: int, op_id: str | None) -> None:
+        """First what the key holds, then one error."""
+        if refusal.key is not None:
+            self.show(refusal.key, stored, now, seq)
         self.error(refusal.message, refusal.frame_code, op_id)
 
     def error(self, message: str, code: str, op_id: str | None = None) -> None:

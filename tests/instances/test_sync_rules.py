@@ -4,6 +4,7 @@ from tests.conftest import Server
 from tests.instances.conftest import Peer, dial, fresh, joined, ticket
 from tests.projects.conftest import Cast, Json, Person
 
+PAIRS = 50
 IMAGE = {"type": "image", "contentType": "image/png", "zIndex": 2, "contentTags": ["face"], "colour": "blue"}
 
 
@@ -177,6 +178,23 @@ def test_a_delete_of_a_missing_key_is_told_to_its_sender_only(two: tuple[Peer, P
     one.say("delete", key="nothing")
     assert [(frame["type"], frame["key"], frame["seq"]) for frame in one.settle()] == [("key_deleted", "nothing", 0)]
     assert other.settle() == []
+
+
+def test_a_delete_of_a_missing_key_with_a_name_is_told_before_it_is_acknowledged(two: tuple[Peer, Peer]) -> None:
+    one, other = two
+    one.say("delete", key="nothing", opId="once")
+    assert [(frame["type"], frame["seq"]) for frame in one.settle()] == [("key_deleted", 0), ("ack", 0)]
+    assert other.settle() == []
+
+
+def test_who_deletes_a_missing_key_is_left_with_what_was_set_right_after(two: tuple[Peer, Peer]) -> None:
+    one, other = two
+    for number in range(PAIRS):
+        one.say("delete", key=f"k{number}", **({"opId": f"once-{number}"} if number % 2 else {}))
+        one.say("set", key=f"k{number}", value=number)
+    other.settle()
+    shown = {frame["key"]: frame.get("value") for frame in one.settle() if "key" in frame}
+    assert shown == {f"k{number}": number for number in range(PAIRS)}
 
 
 def test_what_is_no_frame_is_said_once_and_what_is_unknown_is_ignored(two: tuple[Peer, Peer]) -> None:
