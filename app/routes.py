@@ -73,7 +73,8 @@ ROUTES = (
     # instances
     Route("POST", "/api/ws-token", at_primary, live.give_ticket),
     Route("WEBSOCKET", "/sync/{id}", at_home(by="path"), live.sync),
-    Route("GET", "/sync", anywhere, live.require_instance_id),
+    Route("WEBSOCKET", "/sync", anywhere, live.require_instance_id),
+    Route("WEBSOCKET", "/sync/", anywhere, live.require_instance_id),
     Route("GET", "/api/instances/{id}/keys", at_home(by="path"), entries.show_all),
     Route("GET", "/api/instances/{id}/keys/{key:path}", at_home(by="path"), entries.show),
     Route("PUT", "/api/instances/{id}/keys/{key:path}", at_home(by="path"), entries.put),
@@ -84,6 +85,7 @@ ROUTES = (
     Route("GET", "/api/instances/{id}/export", at_home(by="path"), transfer.export),
     Route("POST", "/api/instances/{id}/import", at_home(by="path"), transfer.import_),
     Route("GET", "/admin/do/{id}", at_home(by="path"), live.introspect),
+    Route("GET", "/admin/do/", anywhere, live.require_object_id),
     # accounts
     Route("GET", "/api/user/profile", anywhere, profile.show),
     Route("POST", "/api/auth/webhook/clerk", at_primary, clerk_webhook.receive),

@@ -30,7 +30,7 @@ ERRORS = (400, 401, 403, 404, 413, 429, 503)
 class TicketAsked(msgspec.Struct):
     """`permission` is read, write or admin; the real grant unless given."""
 
-    instanceId: str = ""
+    instanceId: str | None = None
     permission: str | None = None
 
 
@@ -89,6 +89,13 @@ async def sync(request: Request) -> Response:
 async def require_instance_id(request: Request) -> Response:
     """An address of a socket that names no instance."""
     raise Invalid("Instance ID required")
+
+
+@operation(errors=(400, 401), credentials=(ADMIN,))
+async def require_object_id(request: Request) -> Response:
+    """An address of an operator's that names no instance."""
+    await authenticate_operator(request)
+    raise Invalid("Object ID required")
 
 
 @operation(errors=(400, 401, 404, 503), credentials=(ADMIN,))

@@ -1,11 +1,13 @@
 """Who is let in: every credential, and every refusal before and after the upgrade."""
 
 import concurrent.futures
+import json
 import threading
 import time
 
 import pytest
 from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from app.edge.clock import now_ms
 from app.edge.limiter import Rate
@@ -17,7 +19,7 @@ from app.projects.access import Level
 from app.projects.door import NOBODY
 from tests.conftest import Server
 from tests.instances.conftest import TICKET_SECRET, dial, fresh, joined, ticket, turned_away
-from tests.projects.conftest import Cast, Person, delegate, grant
+from tests.projects.conftest import OPERATOR, Cast, Json, Person, delegate, grant, refused
 
 AUTH_SECONDS = 5.0
 SOCKETS = 8
@@ -59,8 +61,27 @@ def test_a_refused_handshake_is_plain_http(strict: Cast, alice: Person, bob: Per
 def test_a_plain_get_is_told_that_a_websocket_is_required(strict: Cast, room: str) -> None:
     plain = strict.client.get(f"/sync/{room}")
     assert (plain.status_code, plain.json()["error"]) == (400, "WebSocket required or invalid endpoint")
-    nameless = strict.client.get("/sync")
-    assert (nameless.status_code, nameless.json()["error"]) == (400, "Instance ID required")
+
+
+@pytest.mark.parametrize("path", ["/sync", "/sync/", "/sync/?token=rubbish"])
+def test_a_handshake_that_names_no_instance_is_refused(strict: Cast, alice: Person, path: str) -> None:
+    address = strict.server.url.replace("http", "ws") + path
+    with pytest.raises(InvalidStatus) as refused, connect(address, additional_headers=alice.headers, proxy=None):
+        pass
+    response = refused.value.response
+    assert (response.status_code, json.loads(response.body)["error"]) == (400, "Instance ID required")
+    plain = strict.client.get(path)
+    assert (plain.status_code, plain.json()["error"]) == (400, "WebSocket required or invalid endpoint")
+
+
+@pytest.mark.parametrize("body", [{}, {"instanceId": ""}, {"instanceId": None}])
+def test_a_ticket_is_for_an_instance(strict: Cast, alice: Person, body: Json) -> None:
+    assert refused(strict.call(alice, "POST", "/api/ws-token", body)) == (400, "instanceId required")
+
+
+def test_an_operator_who_names_no_instance_is_told_so(strict: Cast) -> None:
+    assert refused(strict.client.get("/admin/do/")) == (401, "Unauthorized")
+    assert refused(strict.client.get("/admin/do/", headers=OPERATOR)) == (400, "Object ID required")
 
 
 def test_a_first_frame_may_bring_the_key(strict: Cast, alice: Person, room: str) -> None:

@@ -91,6 +91,7 @@ GET    /api/instances/{id}/export                          200   200    200    2
 POST   /api/instances/{id}/import                          200   200    200    403    200      200    401      404    401     401       404     401      200
 POST   /api/ws-token                                       200   200    200    200    200      200    200      404    401     401       404     401      200
 GET    /admin/do/{id}                                      403   403    403    403    403      401    401      403    401     401       401     401      200
+GET    /admin/do/                                          403   403    403    403    403      401    401      403    401     401       401     401      400
 """  # noqa: E501
 
 ROOMS = ("app.projects.", "app.instances.")
