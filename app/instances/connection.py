@@ -65,6 +65,7 @@ class Connection:
         self._early: list[tuple[str | bytes, int]] = []
         self._held = 0
         self._ended = False
+        self._refused = False
         self._allowance = Allowance()
         self._task: asyncio.Task[None] | None = None
         self._limit: asyncio.TimerHandle | None = None
@@ -190,12 +191,13 @@ class Connection:
             self._end(error.message, INSTANCE_NOT_FOUND)
         except Unavailable:
             # Not `auth_error`, which a client could take for the last word on its credential.
-            self._ended = True
+            self._refused = True
             self._socket.close(endings.TRY_AGAIN, endings.TRY_AGAIN_REASON)
         except AppError as error:
             self._end(error.message, NO_ACCESS)
         except Exception:
             log.exception("not_let_in", instance=self._wish.instance_id)
+            self._refused = True
             self._socket.close(INTERNAL)
         self._held &= ~JOINING
         # A finished task and its context are a fifth of what an idle connection holds.
@@ -203,7 +205,9 @@ class Connection:
         early, self._early = self._early, []
         for message, size in early:
             self._rooms.hubs.backlog.give_back(size)
-            self.on_message(message)
+            # What came behind a credential that was refused is not said by whoever was let in before.
+            if not self._refused:
+                self.on_message(message)
         self._read_on()
 
     async def _authenticate(self, credential: str) -> None:
@@ -241,6 +245,6 @@ class Connection:
         self._socket.close(UNAUTHENTICATED, UNAUTHENTICATED_REASON)
 
     def _end(self, message: str, code: str) -> None:
-        self._ended = True
+        self._refused = True
         self._socket.write(protocol.auth_error(message, code))
         self._socket.close(UNAUTHENTICATED, UNAUTHENTICATED_REASON)

@@ -4,9 +4,10 @@ import concurrent.futures
 import json
 import threading
 import time
+from contextlib import suppress
 
 import pytest
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from app.edge.clock import now_ms
@@ -115,6 +116,20 @@ def test_a_first_frame_of_another_kind_ends_the_socket(strict: Cast, room: str) 
         peer.say("set", key="a", value=1)
         assert peer.hear()["type"] == "auth_error"
         assert peer.closed()[0] == 4401
+
+
+def test_what_comes_behind_a_refused_credential_is_not_said_by_whoever_was_let_in_before(
+    strict: Cast, alice: Person, room: str
+) -> None:
+    with joined(strict.server, room, alice.headers) as peer:
+        peer.say("set", key="before", value=1)
+        peer.say("auth", apiKey="mc_live_" + "x" * 32)
+        # The first arrive while the key is looked up, the others at a socket that is closed.
+        with suppress(ConnectionClosed):
+            for number in range(SOCKETS):
+                peer.say("set", key=f"behind-{number}", value=1)
+        assert peer.closed() == (4401, "Authentication required")
+    assert list(strict.get(alice, f"/api/instances/{room}/keys")["keys"]) == ["before"]
 
 
 def test_who_says_nothing_is_closed_after_five_seconds(strict: Cast, room: str) -> None:
