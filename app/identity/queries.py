@@ -47,6 +47,12 @@ def find_user_id(connection: Connection, any_id: str) -> str | None:
     return row[0] if row else None
 
 
+def find_public_id(connection: Connection, any_id: str) -> str:
+    """The id of a user that answers show, from ours or from that; what is no user's id stays as it is."""
+    row = connection.fetch_one("SELECT subject FROM identities WHERE provider = 'clerk' AND user_id = ?", any_id)
+    return row[0] if row else any_id
+
+
 def insert_user(tx: Transaction, user_id: str, *, email: str | None = None, plan: str = "free", now: int) -> None:
     at = sql_text(now)
     tx.execute(

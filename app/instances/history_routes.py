@@ -7,9 +7,10 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.edge.http import decode_json, find_query, query_int, read_body
+from app.edge.http import db_of, decode_json, find_query, query_int, read_body
 from app.edge.openapi import Query, operation
 from app.errors import Invalid
+from app.identity import queries as identity_queries
 from app.instances import history
 from app.instances.entry import Entry
 from app.instances.history import Asked
@@ -114,7 +115,7 @@ async def show(request: Request) -> Response:
     limit = query_int(request, "limit", CHANGES, least=1, most=MOST_CHANGES)
     since = query_int(request, "since", 0, most=_BEGINNING)
     below = query_int(request, "cursor", _BEGINNING, least=1, most=_BEGINNING)
-    key, actor = find_query(request, "key"), find_query(request, "actor")
+    key, actor = find_query(request, "key"), await _actor(request, find_query(request, "actor"))
     async with hubs_of(request).use(entered.instance.id) as hub:
         if find_query(request, "since") is not None:
             history.check_told(hub, since)
@@ -162,13 +163,18 @@ async def undo(request: Request) -> Response:
     form = decode_json(body, Undo)
     if form.actor is None and form.turnId is None and form.opId is None:
         raise Invalid("actor, turnId or opId required")
-    asked = Asked(form.actor, form.turnId, form.opId, form.sinceSeq)
+    asked = Asked(await _actor(request, form.actor), form.turnId, form.opId, form.sinceSeq)
 
     async def plan(hub: Hub, entries: Mapping[str, Entry]) -> Planned:
         found = await history.plan_undo(hub, entries, asked)
         return Planned(found.changes, lambda result: Undone(result.changed, result.seq, found.skipped))
 
     return await make_planned(request, entered, hash_of(request, body), plan)
+
+
+async def _actor(request: Request, asked: str | None) -> str | None:
+    """An actor's id as history holds it; a user may be asked for by either id."""
+    return None if asked is None else await db_of(request).read_one(identity_queries.find_public_id, asked)
 
 
 def _view(told: Told) -> ChangeView:

@@ -65,7 +65,7 @@ def test_an_undo_leaves_what_somebody_else_has_changed_since(
 def test_an_undo_begins_where_it_is_told_to(cast: Cast, alice: Person, bob: Person, place: str) -> None:
     put(cast, bob, place, "a", 1)
     put(cast, bob, place, "a", 2)
-    assert cast.make(alice, f"{place}/undo", {"actor": bob.clerk_id, "sinceSeq": 1})["changed"] == 1
+    assert cast.make(alice, f"{place}/undo", {"actor": bob.id, "sinceSeq": 1})["changed"] == 1
     assert values(cast, alice, place) == {"a": 1}
 
 
