@@ -26,9 +26,9 @@ ROUTES = (
     Route("GET", "/api/usage/history", anywhere, history.show_history),
     Route("GET", "/api/usage/export", at_primary, export.export),
     Route("POST", "/api/usage/reservations", at_primary, reservations.create),
-    Route("POST", "/api/usage/reservations/{id}/settle", at_primary, reservations.settle),
-    Route("POST", "/api/usage/reservations/{id}/release", at_primary, reservations.release),
-    Route("POST", "/api/usage/reservations/{id}/extend", at_primary, reservations.extend),
+    Route("POST", "/api/usage/reservations/{id:path}/settle", at_primary, reservations.settle),
+    Route("POST", "/api/usage/reservations/{id:path}/release", at_primary, reservations.release),
+    Route("POST", "/api/usage/reservations/{id:path}/extend", at_primary, reservations.extend),
     # projects
     Route("GET", "/api/projects", anywhere, projects.show_all),
     Route("POST", "/api/projects", at_primary, projects.create),

@@ -181,7 +181,7 @@ def _occurred(item: Wire) -> int | None:
 def _check(event: Event, now: int) -> None:
     occurred = event.occurred_at_ms
     if occurred is not None and not 0 <= occurred <= now + AHEAD_MS:
-        raise Invalid(f"occurredAt: expected an instant no more than {AHEAD_MS // 60_000} minutes ahead")
+        raise Invalid(f"occurredAt: expected an instant since 1970 and no more than {AHEAD_MS // 60_000} minutes ahead")
     texts = (event.id, event.source, event.user, event.session_id, event.response_id)
     for text in (*texts, event.event_type, event.provider, event.model, event.amends):
         if text is not None and "\0" in text:

@@ -17,7 +17,8 @@ from app.usage.routes import READ
 
 GROUPS = 1_000
 GROUPINGS = ("day", "model", "session", "endpoint")
-LATEST_MS = 253_402_300_800_000
+# 9999-12-31: the last midnight that answers can name, so that a day which is rounded up to it has a name too.
+LATEST_MS = 253_402_214_400_000
 UNNAMED = "unknown"
 INSTANT = {"type": "string", "format": "date-time"}
 ERRORS = (400, 401, 403, 429, 503)
@@ -67,8 +68,8 @@ async def show_history(request: Request) -> Response:
 
 
 def read_range(request: Request, since: int, until: int) -> tuple[int, int]:
-    """`[from, to)` from the query, in milliseconds. Invalid when it ends before it begins."""
-    since, until = query_instant(request, "from", since), query_instant(request, "to", until)
-    if not 0 <= since <= until <= LATEST_MS:
-        raise Invalid("from, to: expected from to be no later than to")
+    """`[from, to)` from the query, in milliseconds, up to LATEST_MS. Invalid when it ends before it begins."""
+    since, until = query_instant(request, "from", since), min(query_instant(request, "to", until), LATEST_MS)
+    if not 0 <= since <= until:
+        raise Invalid("from, to: expected instants since 1970, and from to be no later than to")
     return since, until

@@ -7,7 +7,7 @@ import pytest
 from app.edge.database import Transaction
 from app.usage import plan_queries
 from app.usage.plan_queries import Price
-from tests.usage.conftest import HISTORY, Person, Relay, bearer, native
+from tests.usage.conftest import EXPORT, HISTORY, Person, Relay, bearer, native
 
 MARCH = {"from": "2026-03-01", "to": "2026-04-01"}
 
@@ -122,13 +122,27 @@ def test_history_is_of_the_caller_only(relay: Relay, person: Person) -> None:
         {"groupBy": ""},
         {"from": "1969-01-01"},
         {"from": "0001-01-01T00:00:00+23:59"},
-        {"to": "9999-12-31T23:59:59-23:59"},
     ],
     ids=str,
 )
 def test_a_query_that_makes_no_sense_is_400(relay: Relay, person: Person, query: dict[str, str]) -> None:
     answer = relay.get(HISTORY, person.key, **query)
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid")
+
+
+@pytest.mark.parametrize("path", [HISTORY, EXPORT])
+@pytest.mark.parametrize("end", ["9999-12-31", "9999-12-31T23:59:59.999Z", "9999-12-31T23:59:59-23:59"])
+def test_a_range_may_end_as_late_as_a_date_can_be_written(relay: Relay, person: Person, path: str, end: str) -> None:
+    relay.accept(native(person, 5, sessionId="late-enough"))
+    answer = relay.get(path, person.key, to=end)
+    assert answer.status_code == 200, answer.text
+    assert (",late-enough," in answer.text) if path == EXPORT else (answer.json()["to"] == "9999-12-31T00:00:00.000Z")
+
+
+def test_a_range_that_begins_before_1970_is_told_so(relay: Relay, person: Person) -> None:
+    answer = relay.get(HISTORY, person.key, **{"from": "0001-01-01"})
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid")
+    assert "since 1970" in answer.json()["error"]
 
 
 def test_history_needs_a_credential_with_the_scope(relay: Relay, person: Person) -> None:

@@ -1,6 +1,7 @@
 """POST /api/usage/reservations/{id}/settle, release and extend: how a hold ends."""
 
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -44,6 +45,15 @@ def test_settling_records_what_was_spent_and_ends_the_hold(relay: Relay, person:
     assert (found["used"], found["reserved"]) == (1_200, 0)
     (row,) = relay.ledger(person)
     assert (row["model"], row["session_id"], row["total_tokens"]) == ("m1", "s1", 1_200)
+
+
+@pytest.mark.parametrize("how", ["settle", "release", "extend"])
+@pytest.mark.parametrize("hold", ["call/{}", "{}/settle", "a b?c#{}", "ü%2F{}"])
+def test_a_hold_is_reached_whatever_its_id(relay: Relay, person: Person, hold: str, how: str) -> None:
+    hold = hold.format(how)
+    assert held(relay, person, 5, id=hold) == hold
+    answer = end(relay, quote(hold, safe=""), how, totalTokens=1)
+    assert (answer.status_code, answer.json().get("id")) == (200, hold)
 
 
 def test_settling_more_than_was_held_is_recorded_in_full(relay: Relay, person: Person) -> None:
