@@ -219,9 +219,10 @@ def query_int(request: Request, name: str, default: int, *, least: int = 0, most
     text = find_query(request, name)
     if text is None:
         return default
-    if not (text.isascii() and text.isdigit() and len(text) <= QUERY_INT_DIGITS) or int(text) < least:
+    digits = text.lstrip("0") or "0"
+    if not (text and text.isascii() and text.isdigit()) or (len(digits) <= QUERY_INT_DIGITS and int(digits) < least):
         raise Invalid(f"{name}: expected a whole number of at least {least}, got {text[:40]!r}")
-    return min(int(text), most)
+    return min(int(digits), most) if len(digits) <= QUERY_INT_DIGITS else most
 
 
 def query_choice(request: Request, name: str, choices: tuple[Choice, ...]) -> Choice:
