@@ -29,7 +29,9 @@ Renderer = Callable[[Scope, AppError], Response]
 
 
 def render_error(scope: Scope, error: AppError) -> Response:
-    return json_response(body(error, scope["request_id"]), error.status, error.headers)
+    # Who asks and when decides what is refused, and a 404 without a word on it may be kept (RFC 9111, 4.2.2).
+    headers = {"Cache-Control": "no-store", **error.headers}
+    return json_response(body(error, scope["request_id"]), error.status, headers)
 
 
 class Front:

@@ -68,6 +68,14 @@ ROUTES = (
 )
 
 
+@pytest.mark.parametrize("path", ["/nothing", "/refuse/x", "/crash"])
+async def test_no_cache_keeps_a_refusal(path: str) -> None:
+    async with site(ROUTES) as (client, _):
+        refused = await client.get(path)
+    assert refused.status_code >= 400
+    assert refused.headers["cache-control"] == "no-store"
+
+
 async def test_an_unexpected_failure_is_a_bare_500_and_is_logged_with_the_request_id() -> None:
     with capture_logs() as logged:
         async with site(ROUTES) as (client, _):
