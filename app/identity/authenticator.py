@@ -18,7 +18,7 @@ from app.errors import Forbidden, Unauthenticated
 from app.identity import api_keys, queries, users
 from app.identity.clerk import BadToken, Claims, ClerkTokens
 from app.identity.credential import Presented, is_delegate, is_jwt, is_key, is_same, read_presented
-from app.identity.door import WITHOUT_CREDENTIAL, Door
+from app.identity.door import WITH_CREDENTIAL, WITHOUT_CREDENTIAL, Door
 from app.identity.ids import hash_secret
 from app.identity.newcomers import Newcomers
 from app.identity.principal import Account, ApiKey, Kind, Principal
@@ -73,14 +73,20 @@ class Authenticator:
         return self._settings.dev_user and door.dev_user
 
     async def authenticate_operator(self, request: Request) -> Principal:
-        """An admin header, or a token of a user named in ADMIN_USER_IDS. Unauthenticated otherwise."""
+        """An admin header, or a token of a user named in ADMIN_USER_IDS. Unauthenticated otherwise.
+
+        An admin header is not counted; who guesses at one is, as a caller without a credential.
+        """
         presented = read_presented(request)
         if self._is_admin(presented):
             return Principal(Kind.OPERATOR, None, is_operator=True)
         credential = presented.bearer
+        if credential is None:
+            self.limit_address(request, _OPERATORS)
         if credential is None or is_key(credential) or not is_jwt(credential):
             raise Unauthenticated("Unauthorized", certain=True)
         principal = await self._identify_token(credential, _OPERATORS)
+        self._limit(request, principal, _OPERATORS)
         if not principal.is_operator:
             raise Forbidden("Admin permission required")
         return principal
@@ -212,7 +218,7 @@ class Authenticator:
             raise too_many(decision.retry_after, rate.per_minute, rate.per_minute + 1)
 
 
-_OPERATORS = Door("operators", "Unauthorized", "Unauthorized", "Unauthorized", None)
+_OPERATORS = Door("operators", "Unauthorized", "Unauthorized", "Unauthorized", WITH_CREDENTIAL)
 _KEYS = Door("keys", "Invalid API key", "Invalid API key", "Invalid API key", None)
 
 

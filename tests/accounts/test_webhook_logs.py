@@ -105,3 +105,12 @@ def test_only_operators_are_let_in(clerk: ClerkServer, method: str, path: str) -
     token = clerk.key.sign(session_claims(time.time(), sub=new_clerk_id()))
     signed_in = clerk.client.request(method, path, headers={"Authorization": f"Bearer {token}"})
     assert (signed_in.status_code, signed_in.json()["code"]) == (403, "forbidden")
+
+
+def test_who_guesses_at_an_admin_token_is_held_to_the_rate_of_an_address(clerk: ClerkServer) -> None:
+    guesses = [clerk.client.get(STATS, headers={"X-Admin-Token": f"guess-{number}"}) for number in range(70)]
+    assert {answer.status_code for answer in guesses} == {401, 429}
+    refused = guesses[-1]
+    assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
+    assert refused.headers["x-ratelimit-limit"] == "60"
+    assert clerk.operator("GET", STATS).status_code == 200
