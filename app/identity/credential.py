@@ -25,8 +25,13 @@ class Presented(NamedTuple):
     delegate: str | None = None
 
     @property
+    def claims_admin(self) -> bool:
+        """Whether there is an admin header, right or wrong."""
+        return self.admin_token is not None or self.admin_key is not None
+
+    @property
     def is_empty(self) -> bool:
-        return self.bearer is None and self.admin_token is None and self.admin_key is None
+        return self.bearer is None and not self.claims_admin
 
 
 def read_presented(request: Request) -> Presented:
