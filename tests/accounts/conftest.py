@@ -3,7 +3,7 @@
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,6 @@ from tests.fakes.clerk import SigningKey, session_claims
 
 WEBHOOK_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 OPERATOR = {"X-Admin-Token": ADMIN_TOKEN}
-WAIT_SECONDS = 10.0
 
 _numbers = itertools.count(1)
 
@@ -80,14 +79,6 @@ def serving_clerk(data_dir: Path, key: SigningKey, **environ: str) -> Iterator[C
         served = ClerkServer(server, key)
         with served.client:
             yield served
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    """Wait for what the server does behind its answers."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not holds():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.01)
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,9 @@ from app.edge.database import Database
 from app.edge.outbound import Outbound
 from app.identity.queries import find_user_id_by_subject
 from app.settings import Clerk
-from tests.accounts.conftest import ClerkServer, eventually, new_clerk_id, serving_clerk
+from tests.accounts.conftest import ClerkServer, new_clerk_id, serving_clerk
 from tests.fakes.clerk import SECRET, FakeClerk, SigningKey, fake_clerk, user
+from tests.waiting import until
 
 ANSWER_SECONDS = 2.0
 
@@ -47,7 +48,7 @@ def test_a_new_user_gets_the_primary_address_plan_and_quota_that_clerk_knows(
     told["public_metadata"] = {"subscription": "premium_plan", "tokenQuota": 123_456}
     backend.add(told)
     assert clerk.profile(ada).json()["user"]["id"] == ada
-    eventually(lambda: clerk.profile(ada).json()["user"]["email"] == "primary@example.com")
+    until(lambda: clerk.profile(ada).json()["user"]["email"] == "primary@example.com")
     profile = clerk.profile(ada).json()
     assert (profile["user"]["subscription"], profile["quota"]["total"]) == ("premium", 123_456)
     assert asked(backend, ada) == 1
@@ -60,13 +61,13 @@ def test_a_slow_clerk_delays_no_request_and_overwrites_nothing_newer(clerk: Cler
         begun = time.monotonic()
         assert clerk.profile(ada).status_code == 200
         assert time.monotonic() - begun < ANSWER_SECONDS
-        eventually(lambda: asked(backend, ada) == 1)
+        until(lambda: asked(backend, ada) == 1)
         clerk.send("user.updated", user(ada, first_name="Newer", updated_at=200))
     marker = new_clerk_id()
     backend.add(user(marker, first_name="Marker"))
     clerk.profile(marker)
     # One worker takes them in order: once it has come to the second, it is done with the first.
-    eventually(lambda: clerk.profile(marker).json()["user"]["firstName"] == "Marker")
+    until(lambda: clerk.profile(marker).json()["user"]["firstName"] == "Marker")
     assert clerk.profile(ada).json()["user"]["firstName"] == "Newer"
 
 
@@ -75,10 +76,10 @@ def test_a_user_that_is_deleted_meanwhile_does_not_come_back(clerk: ClerkServer,
     backend.add(user(ada), user(marker, first_name="Marker"))
     with backend.slow():
         assert clerk.profile(ada).status_code == 200
-        eventually(lambda: asked(backend, ada) == 1)
+        until(lambda: asked(backend, ada) == 1)
         clerk.send("user.deleted", {"id": ada, "deleted": True})
     clerk.profile(marker)
-    eventually(lambda: clerk.profile(marker).json()["user"]["firstName"] == "Marker")
+    until(lambda: clerk.profile(marker).json()["user"]["firstName"] == "Marker")
     assert clerk.profile(ada).status_code == 401
 
 
@@ -91,11 +92,11 @@ def test_a_failing_clerk_fails_no_request_and_ends_no_worker(
     backend.failing_with = status
     try:
         assert clerk.profile(ada).json()["user"]["email"] is None
-        eventually(lambda: asked(backend, ada) == 1)
+        until(lambda: asked(backend, ada) == 1)
     finally:
         backend.failing_with = None
     clerk.profile(marker)
-    eventually(lambda: clerk.profile(marker).json()["user"]["firstName"] == "Marker")
+    until(lambda: clerk.profile(marker).json()["user"]["firstName"] == "Marker")
     assert clerk.profile(ada).status_code == 200
 
 
@@ -111,7 +112,7 @@ def test_a_stop_does_not_wait_for_clerk(tmp_path: Path, signing_key: SigningKey,
     ada = new_clerk_id()
     with backend.slow(), serving_clerk(tmp_path / "data", signing_key, **known) as clerk:
         clerk.profile(ada)
-        eventually(lambda: asked(backend, ada) == 1)
+        until(lambda: asked(backend, ada) == 1)
         begun = time.monotonic()
         assert clerk.server.stop() == 0
         assert time.monotonic() - begun < ANSWER_SECONDS

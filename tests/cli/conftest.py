@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.conftest import Server
+from tests.waiting import until
 
 FOLLOWED_SECONDS = 0.3
-PRINTED_SECONDS = 10.0
 
 
 def run(server: Server, *words: str) -> Any:
@@ -38,7 +38,5 @@ def follows(holds: Callable[[], bool]) -> bool:
 
 def printed(server: Server, words: str) -> str:
     """What the server has printed, once `words` are in it."""
-    until = time.monotonic() + PRINTED_SECONDS
-    while words not in server.log():
-        assert time.monotonic() < until, server.log()
+    until(lambda: words in server.log(), told=server.log)
     return server.log()

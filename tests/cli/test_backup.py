@@ -6,7 +6,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,13 @@ import httpx
 import pytest
 
 from app.edge import sqlite
+from app.edge.clock import instant, now_ms
 from app.instances.store import path_of
 from tests.cli.conftest import refusal, run
-from tests.cluster.backing import Backed, is_alive, rows, until
+from tests.cluster.backing import Backed, is_alive, rows
 from tests.conftest import Server
 from tests.instances.conftest import dial, joined
-
-# More than the clock of a file system may lag behind the machine's.
-TICK_SECONDS = 0.02
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -67,12 +66,17 @@ def epochs_of_room(backed: Backed, folder: Path) -> list[tuple[Any, ...]]:
     return rows(path, "SELECT epoch, first_seq FROM epochs ORDER BY rowid")
 
 
-def between() -> str:
+def between(backed: Backed) -> str:
     """An instant after everything that was written, and before everything that will be."""
-    time.sleep(TICK_SECONDS)
-    now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    time.sleep(TICK_SECONDS)
-    return now
+    then, mark = now_ms() + 1, backed.data.parent / "mark"
+
+    def is_over() -> bool:
+        # The clock of a file system lags behind the machine's.
+        mark.touch()
+        return mark.stat().st_mtime_ns // 1_000_000 > then
+
+    until(is_over)
+    return instant(then)
 
 
 # -- status and verify ---------------------------------------------------------------------------------------
@@ -174,7 +178,7 @@ def test_clients_of_a_restored_room_go_on_or_begin_anew(backed: Backed, client: 
     """Who had heard no more than was restored misses nothing; who had heard more is told to forget it."""
     with dial(backed.server, backed.room) as peer:
         epoch = peer.greeting()[0]["epoch"]
-    then = between()
+    then = between(backed)
     assert backed.put_key(client, "k", 2).status_code == 200
     backed.server.stop()
     backed.restore("--force", "--at", then)
@@ -190,7 +194,7 @@ def test_clients_of_a_restored_room_go_on_or_begin_anew(backed: Backed, client: 
 
 
 def test_restore_gives_the_state_of_an_instant_and_goes_on_from_there(backed: Backed, client: httpx.Client) -> None:
-    then = between()
+    then = between(backed)
     early = list(backed.acknowledged)
     assert backed.post_event(client).status_code == 200
     assert backed.put_key(client, "k", 2).status_code == 200

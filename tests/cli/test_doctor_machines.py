@@ -13,8 +13,9 @@ from app.ops import machine_checks
 from app.ops.metrics import is_private
 from app.regions import Peer, Regions
 from app.settings import Settings, read_unchecked
-from tests.cluster.cast import Cluster, Machine, running, until
+from tests.cluster.cast import Cluster, Machine, running
 from tests.conftest import serving
+from tests.waiting import until
 
 REPLICATED = {"REPLICATION": "litefs", "PRIMARY_REGION": "fra", "FLY_REGION": "fra", "FLY_MACHINE_ID": "m-fra"}
 

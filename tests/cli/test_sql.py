@@ -7,7 +7,7 @@ import pty
 import signal
 import subprocess
 import sys
-import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ import pytest
 from tests.cli.conftest import refusal, run
 from tests.conftest import Server
 from tests.usage.books import Books, line, old, rows_of
+from tests.waiting import until
 
 BUSY_TICKS = 10
 WAIT_SECONDS = 20.0
@@ -146,24 +147,22 @@ class Terminal:
 
     def expect(self, text: str) -> None:
         """Read on until `text` has come."""
-        deadline = time.monotonic() + WAIT_SECONDS
-        while text not in self.seen:
-            assert time.monotonic() < deadline, self.seen
-            try:
-                self.seen += os.read(self._end, 4096).decode()
-            except BlockingIOError:
-                time.sleep(0.01)
+        until(lambda: self._has_seen(text), WAIT_SECONDS, lambda: self.seen)
         self.seen = self.seen.partition(text)[2]
+
+    def _has_seen(self, text: str) -> bool:
+        if text not in self.seen:
+            with suppress(BlockingIOError):
+                self.seen += os.read(self._end, 4096).decode()
+        return text in self.seen
 
     def type(self, text: str) -> None:
         os.write(self._end, text.encode())
 
     def until_busy(self) -> None:
         """Until a statement runs that takes the processor."""
-        begun, deadline = self._ticks(), time.monotonic() + WAIT_SECONDS
-        while self._ticks() < begun + BUSY_TICKS:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        begun = self._ticks()
+        until(lambda: self._ticks() >= begun + BUSY_TICKS, WAIT_SECONDS)
 
     def _ticks(self) -> int:
         """Of the processor, a hundredth of a second each."""

@@ -3,7 +3,6 @@
 import asyncio
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from app.usage.reservations import Asked
 from app.usage.wire import Wire
 from tests.conftest import START_SECONDS, free_port
 from tests.usage.conftest import EVENTS, QUOTA, Relay, bearer, differences
+from tests.waiting import until
 
 SECOND = 1_000
 DECEMBER = 1_796_083_200_000
@@ -166,9 +166,7 @@ def served_here(relay: Relay, url: str) -> Iterator[None]:
         thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])))
         thread.start()
         try:
-            deadline = time.monotonic() + START_SECONDS
-            while not server.started and time.monotonic() < deadline:
-                time.sleep(0.005)
+            until(lambda: server.started, START_SECONDS)
             yield
         finally:
             server.should_exit = True

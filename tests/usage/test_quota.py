@@ -1,7 +1,5 @@
 """GET /api/usage/quota: what is allowed, spent, left and reserved."""
 
-import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
@@ -10,6 +8,7 @@ from app.identity import queries as identity
 from app.usage.plan_queries import Plan
 from tests.conftest import ADMIN_TOKEN
 from tests.usage.conftest import ADMIN, QUOTA, SEEN_SECONDS, Person, Relay, add_plan, bearer, native
+from tests.waiting import until
 
 
 def this_month() -> tuple[str, str]:
@@ -169,7 +168,7 @@ def test_a_quota_is_the_callers_own_to_cache(relay: Relay, person: Person) -> No
 def test_a_users_new_plan_is_seen_at_once(relay: Relay, person: Person) -> None:
     relay.quota(person)
     relay.change_plan(person, "premium")
-    assert_seen(lambda: relay.quota(person)["total"] == 50_000_000)
+    until(lambda: relay.quota(person)["total"] == 50_000_000, SEEN_SECONDS)
 
 
 def test_a_plans_new_tokens_are_seen_at_once(relay: Relay) -> None:
@@ -178,12 +177,4 @@ def test_a_plans_new_tokens_are_seen_at_once(relay: Relay) -> None:
     person = relay.person("growing")
     assert relay.quota(person)["total"] == 100
     relay.beside(add_plan, plan._replace(monthly_tokens=200))
-    assert_seen(lambda: relay.quota(person)["total"] == 200)
-
-
-def assert_seen(seen: Callable[[], bool]) -> None:
-    """Poll until it is so; the change was committed before the first look."""
-    begun = time.monotonic()
-    while not seen():
-        assert time.monotonic() - begun < SEEN_SECONDS
-        time.sleep(0.01)
+    until(lambda: relay.quota(person)["total"] == 200, SEEN_SECONDS)

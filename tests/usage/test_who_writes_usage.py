@@ -1,6 +1,5 @@
 """Who writes usage: an operator's key for anybody, a user's for that user, nobody else."""
 
-import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from tests.usage.conftest import (
     Relay,
     native,
 )
+from tests.waiting import until
 
 
 @pytest.mark.parametrize(
@@ -96,8 +96,5 @@ def test_a_key_of_a_deleted_user_is_refused(relay: Relay, person: Person) -> Non
 
 def assert_soon_refused(relay: Relay, person: Person) -> str:
     """What another process did was committed before the first look; the words of the refusal."""
-    begun = time.monotonic()
-    while (answer := relay.post([], key=person.key)).status_code != 401:
-        assert time.monotonic() - begun < SEEN_SECONDS
-        time.sleep(0.01)
-    return str(answer.json()["error"])
+    until(lambda: relay.post([], key=person.key).status_code == 401, SEEN_SECONDS)
+    return str(relay.post([], key=person.key).json()["error"])

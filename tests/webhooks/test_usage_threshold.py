@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,11 +12,11 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from tests.conftest import Server, serving
 from tests.fakes.receiver import Receiver, receiving
+from tests.waiting import until
 
 TOTAL = 1_000
 EVENTS, TOKENS = 100, 10
 SENDERS = 4
-WAIT_SECONDS = 10.0
 NODE_SECONDS = 30
 
 
@@ -40,17 +39,15 @@ def post_all(server: Server) -> None:
 
 def settled(server: Server) -> list[dict[str, Any]]:
     """The deliveries, once all of them were taken."""
-    deadline = time.monotonic() + WAIT_SECONDS
     with server.client() as client:
         (webhook,) = client.get("/api/webhooks").json()["webhooks"]
-        while True:
-            deliveries: list[dict[str, Any]] = client.get(f"/api/webhooks/{webhook['id']}/deliveries").json()[
-                "deliveries"
-            ]
-            if all(each["state"] == "delivered" for each in deliveries):
-                return deliveries
-            assert time.monotonic() < deadline, deliveries
-            time.sleep(0.01)
+
+        def deliveries() -> list[dict[str, Any]]:
+            found: list[dict[str, Any]] = client.get(f"/api/webhooks/{webhook['id']}/deliveries").json()["deliveries"]
+            return found
+
+        until(lambda: all(each["state"] == "delivered" for each in deliveries()), told=deliveries)
+        return deliveries()
 
 
 def believed_by_npm(secret: str, receiver: Receiver, node_modules: Path) -> list[Any]:
