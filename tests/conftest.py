@@ -5,12 +5,10 @@ import fcntl
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +17,12 @@ import pytest
 
 import app  # noqa: F401 - before anything that could load another SQLite
 from app.edge import migrate, sqlite
+from app.edge.daemon import CONFIG_FILE
 from app.edge.database import Database
 from app.edge.mount import Mount
 from cluster import ports
 from cluster.ports import free_port
+from tests.waiting import listens, until
 
 ADMIN_TOKEN = "test-admin-token"
 START_SECONDS = 20.0
@@ -68,16 +68,13 @@ class Server:
                 stdout=log,
                 stderr=log,
             )
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
-            if self.process.poll() is not None:
-                break
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-                return
-            except OSError:
-                time.sleep(0.01)
-        raise RuntimeError(f"The server did not start:\n{self.log()}")
+        until(self._has_started, START_SECONDS, self.log)
+
+    def _has_started(self) -> bool:
+        assert self.process is not None
+        if self.process.poll() is not None:
+            raise RuntimeError(f"The server did not start:\n{self.log()}")
+        return listens(self.port)
 
     def kill(self) -> None:
         assert self.process is not None
@@ -88,6 +85,20 @@ class Server:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(STOP_SECONDS)
+
+    def close(self) -> None:
+        """Stop it where it runs, and end what it left behind where it was killed."""
+        if self.process is not None and self.process.poll() is None:
+            self.stop()
+        self.end_left_behind()
+
+    def end_left_behind(self) -> None:
+        """A Litestream outlives its server until the next one starts, and would go on after the tests."""
+        config = os.fsencode(self.data_dir / CONFIG_FILE)
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if config in (process / "cmdline").read_bytes().split(b"\0"):
+                    os.kill(int(process.name), signal.SIGKILL)
 
     def log(self) -> str:
         return self.log_path.read_text()
@@ -119,12 +130,8 @@ class Beside:
         """Run a write job in this process, with a writer of its own."""
 
         async def write() -> Any:
-            db = Database(self.path, mount=self.mount)
-            db.open()
-            try:
+            async with open_database(self.path, mount=self.mount) as db:
                 return await db.write(job, *args)
-            finally:
-                await db.close()
 
         return asyncio.run(write())
 
@@ -145,8 +152,7 @@ def serving(data_dir: Path, **environ: str) -> Iterator[Server]:
     try:
         yield server
     finally:
-        if server.process is not None and server.process.poll() is None:
-            server.stop()
+        server.close()
 
 
 @pytest.fixture
@@ -156,15 +162,23 @@ def server(tmp_path: Path) -> Iterator[Server]:
         yield running
 
 
+@asynccontextmanager
+async def open_database(path: Path, kind: str = "core", **how: Any) -> AsyncIterator[Database]:
+    """Migrated, and open inside the block; `how` is what a Database takes beside its path."""
+    migrate.migrate(path, kind)
+    database = Database(path, **how)
+    database.open()
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
 @pytest.fixture
 async def db(tmp_path: Path) -> AsyncIterator[Database]:
     """A migrated core database with its writer, and nobody else on it."""
-    path = tmp_path / "core.db"
-    migrate.migrate(path, "core")
-    database = Database(path)
-    database.open()
-    yield database
-    await database.close()
+    async with open_database(tmp_path / "core.db") as database:
+        yield database
 
 
 @pytest.fixture(scope="session")

@@ -7,11 +7,12 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.waiting import listens, until
 
 ROOT = Path(__file__).parent.parent
 PORT = 8787
@@ -43,13 +44,8 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def _wait_until_it_answers(process: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + SETUP_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", PORT)) == 0:
-                return
-        time.sleep(0.1)
-    pytest.fail(f"scripts/serve did not come to serve:\n{log.read_text()}")
+    until(lambda: listens(PORT) or process.poll() is not None, SETUP_SECONDS, log.read_text)
+    assert process.poll() is None, f"scripts/serve did not come to serve:\n{log.read_text()}"
 
 
 def run(tree: Path, block: str) -> str:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-SOON_SECONDS = 15.0
+SOON_SECONDS = 20.0
 LOOK_SECONDS = 0.03
 
 

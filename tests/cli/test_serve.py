@@ -125,8 +125,7 @@ def test_two_starts_at_once_make_one_key(tmp_path: Path) -> None:
         assert sorted(path.name for path in (tmp_path / "data").iterdir() if path.name.startswith(".")) == []
     finally:
         for server in both:
-            if server.process is not None and server.process.poll() is None:
-                server.stop()
+            server.close()
 
 
 def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:

@@ -6,8 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,9 +16,9 @@ from app.edge import sqlite
 from app.edge.control import Control
 from app.errors import Unavailable
 from tests.conftest import Server
+from tests.waiting import until
 
 DEMO_USER = "user_2demoAdaLovelace1815London"
-SEEN_SECONDS = 15.0
 _numbers = itertools.count(1)
 
 Json = dict[str, Any]
@@ -43,8 +41,7 @@ class Backed:
         self.key = self.key or (self.data / "demo-key").read_text().strip()
 
     def close(self) -> None:
-        if self.server.process is not None and self.server.process.poll() is None:
-            self.server.stop()
+        self.server.close()
 
     def kill(self) -> None:
         """The server and its Litestream, both at once and without a word."""
@@ -121,13 +118,6 @@ def rows(path: Path, sql: str) -> list[tuple[Any, ...]]:
         return found
     finally:
         raw.close()
-
-
-def until(holds: Callable[[], bool], seconds: float = SEEN_SECONDS) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def is_alive(pid: int) -> bool:

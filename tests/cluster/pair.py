@@ -29,7 +29,7 @@ from app.settings import Settings
 SECRET = "between-machines-between-machines"
 EPOCH = "e1"
 ORIGIN = "https://app.example.com"
-WAIT_SECONDS = 10.0
+REST_SECONDS = 0.3
 
 
 class Machine:
@@ -131,11 +131,13 @@ def client(machine: Machine, **headers: str) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=machine.url, headers=headers, timeout=30, trust_env=False)
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for what happens on the same loop, or on another."""
-    async with asyncio.timeout(WAIT_SECONDS):
-        while not condition():
-            await asyncio.sleep(0.005)
+async def at_rest(count: Callable[[], int]) -> int:
+    """What is counted once it grows no more, all buffers on the way being full."""
+    before = -1
+    while before != (now := count()):
+        before = now
+        await asyncio.sleep(REST_SECONDS)
+    return now
 
 
 def _bind() -> socket.socket:

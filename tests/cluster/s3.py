@@ -2,15 +2,14 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.conftest import free_port
+from cluster.ports import free_port
+from tests.waiting import listens, until
 
 ACCESS_KEY, SECRET_KEY = "litehouse", "a-secret-for-tests"
 REGION = "us-east-1"
@@ -45,14 +44,7 @@ class S3:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        until = time.monotonic() + START_SECONDS
-        while time.monotonic() < until:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-                return
-            except OSError:
-                time.sleep(0.01)
-        raise RuntimeError("rclone does not serve")
+        until(lambda: listens(self.port), START_SECONDS)
 
     def stop(self) -> None:
         if self._process is not None:

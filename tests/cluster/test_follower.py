@@ -10,7 +10,8 @@ from app.edge.follower import APART_SECONDS
 from app.edge.peers import POSITION
 from app.edge.transaction import Position
 from app.errors import Unavailable
-from tests.cluster.pair import EPOCH, Pair, pair, until
+from tests.cluster.pair import EPOCH, Pair, pair
+from tests.waiting import comes
 
 pytestmark = pytest.mark.anyio
 
@@ -39,13 +40,13 @@ async def test_however_many_wait_one_question_is_asked_and_one_more_for_who_came
         asked, follower = Asked(both), both.replica.follower
         asked.let.clear()
         first = asyncio.create_task(follower.catch_up(SECONDS))
-        await until(lambda: asked.questions == 1)
+        await comes(lambda: asked.questions == 1)
         # It may have looked already, and cannot know of this.
         asked.sequence = 2
         others = [asyncio.create_task(follower.catch_up(SECONDS)) for _ in range(200)]
         asked.let.set()
         await first
-        await until(lambda: len(both.replica.node._waiters) == len(others))
+        await comes(lambda: len(both.replica.node._waiters) == len(others))
         assert not any(other.done() for other in others)
         both.replica.node.advance(Position(EPOCH, 2))
         await asyncio.gather(*others)
@@ -71,7 +72,7 @@ async def test_who_leaves_takes_nobodys_answer_along() -> None:
         asked, follower = Asked(both), both.replica.follower
         asked.let.clear()
         leaving, staying = (asyncio.create_task(follower.catch_up(SECONDS)) for _ in range(2))
-        await until(lambda: asked.questions == 1)
+        await comes(lambda: asked.questions == 1)
         leaving.cancel()
         await asyncio.wait([leaving])
         asked.let.set()

@@ -20,7 +20,8 @@ from app.edge.placement import Destination, anywhere, at_home, at_primary, here
 from app.edge.router import Route
 from app.errors import Conflict, NotFound
 from cluster.delay_proxy import DelayProxy
-from tests.cluster.pair import ORIGIN, Machine, client, pair, until
+from tests.cluster.pair import ORIGIN, Machine, at_rest, client, pair
+from tests.waiting import comes
 
 pytestmark = pytest.mark.anyio
 
@@ -233,7 +234,7 @@ async def test_the_limit_is_the_destinations_and_the_refused_body_does_not_trave
         assert (answer.status_code, answer.json()["actual"]) == (413, LIMIT + 1)
         assert line[0].bytes_up < 10_000
         # Nothing waits for the rest of it.
-        await until(lambda: both.replica.observed == [("/take", 413)])
+        await comes(lambda: both.replica.observed == [("/take", 413)])
     for proxy in line:
         proxy.close()
 
@@ -259,12 +260,7 @@ async def test_a_client_that_reads_slowly_holds_the_other_machine_up() -> None:
         chunks = answer.aiter_raw()
         first = len(await anext(chunks))
         state = both.primary.state
-        held = -1
-        # Nothing more is produced once all buffers on the way are full.
-        while held != state["poured"]:
-            held = state["poured"]
-            await asyncio.sleep(0.3)
-        assert held < PIECES / 4
+        assert await at_rest(lambda: state["poured"]) < PIECES / 4
         size = first
         async for chunk in chunks:
             size += len(chunk)
@@ -284,12 +280,8 @@ async def test_a_destination_that_reads_slowly_holds_the_client_up() -> None:
         state = both.primary.state
         state["open"] = asyncio.Event()
         asked = asyncio.create_task(asking.post("/sip", content=chunks()))
-        await until(lambda: "sipped" in state)
-        held = -1
-        while held != sent:
-            held = sent
-            await asyncio.sleep(0.3)
-        assert held < PIECES / 4
+        await comes(lambda: "sipped" in state)
+        assert await at_rest(lambda: sent) < PIECES / 4
         state["open"].set()
         assert (await asked).json() == {"size": PIECES * len(PIECE)}
 
@@ -304,7 +296,7 @@ async def test_events_come_one_by_one_and_the_client_that_leaves_ends_the_stream
                 gate.put_nowait(word)
                 assert await anext(lines) == f"data: {word}"
                 assert await anext(lines) == ""
-        await until(lambda: "ended" in both.primary.state)
+        await comes(lambda: "ended" in both.primary.state)
 
 
 async def test_an_answer_that_breaks_off_is_not_taken_for_a_whole_one() -> None:
@@ -351,7 +343,7 @@ async def test_a_slow_answer_of_a_living_primary_is_waited_for(monkeypatch: pyte
         both.primary.peers.answers[peers.PING] = count
         both.primary.state["open"] = asyncio.Event()
         asked = asyncio.create_task(asking.get("/sleep"))
-        await until(lambda: pings > 2)
+        await comes(lambda: pings > 2)
         both.primary.state["open"].set()
         assert (await asked).status_code == 200
 
@@ -444,7 +436,7 @@ async def test_the_wait_for_a_position_counts_at_the_primary_too() -> None:
 async def test_a_read_goes_on_here_as_soon_as_the_position_has_come() -> None:
     async with pair(ROUTES) as both, client(both.replica) as asking:
         asked = asyncio.create_task(asking.get("/where", headers={"X-Txid": "e1-2"}))
-        await until(lambda: bool(both.replica.node._waiters))
+        await comes(lambda: bool(both.replica.node._waiters))
         both.replica.node.advance(both.replica.node.position._replace(sequence=2))  # type: ignore[union-attr]
         assert (await asked).json() == {"machine": "m2"}
 

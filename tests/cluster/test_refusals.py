@@ -16,7 +16,8 @@ from app.edge.placement import Destination, anywhere, at_home
 from app.edge.router import Route
 from app.edge.transaction import Position
 from app.errors import AppError
-from tests.cluster.pair import EPOCH, client, pair, until
+from tests.cluster.pair import EPOCH, client, pair
+from tests.waiting import comes
 
 pytestmark = pytest.mark.anyio
 
@@ -157,7 +158,7 @@ async def test_a_home_refuses_once_it_has_come_as_far_as_the_primary() -> None:
         sequence, node = 4, both.replica.node
         both.primary.peers.answers[POSITION] = position
         asked = asyncio.create_task(asking.post("/home/a", content=b"xyz"))
-        await until(lambda: bool(node._waiters))
+        await comes(lambda: bool(node._waiters))
         node.advance(Position(EPOCH, 4))
         assert (await asked).json() == {"machine": "m2", "size": 3}
         # It is as far as the primary, and it is no.

@@ -17,8 +17,9 @@ from app.edge.socket import Socket
 from app.edge.upgrade import WEBSOCKET, Upgrade
 from app.errors import Forbidden
 from cluster.delay_proxy import DelayProxy
-from tests.cluster.pair import Machine, client, pair, until
+from tests.cluster.pair import Machine, at_rest, client, pair
 from tests.edge.echoing import Echo, echo
+from tests.waiting import comes
 
 pytestmark = pytest.mark.anyio
 
@@ -144,7 +145,7 @@ async def test_the_close_codes_and_reasons_of_both_ends_are_passed_on() -> None:
             assert await ended(socket) == (4408, "Too slow")
         async with dial(both.replica, "/deaf") as socket:
             await socket.close(4001, "bye")
-            await until(lambda: both.primary.state.get("code") == 4001)
+            await comes(lambda: both.primary.state.get("code") == 4001)
 
 
 async def test_pings_are_answered_by_the_other_end() -> None:
@@ -181,12 +182,8 @@ async def test_whom_a_replica_does_not_know_the_primary_lets_in() -> None:
 
 async def test_a_client_that_does_not_read_holds_the_sender_up() -> None:
     async with pair(ROUTES) as both, dial(both.replica, "/flood", max_queue=1) as socket:
-        await until(lambda: "flood" in both.primary.state)
-        state, held = both.primary.state["flood"], -1
-        while held != state["sent"]:
-            held = state["sent"]
-            await asyncio.sleep(0.3)
-        assert held < 1_000
+        await comes(lambda: "flood" in both.primary.state)
+        assert await at_rest(lambda: both.primary.state["flood"]["sent"]) < 1_000
         for _ in range(4_000):
             await socket.recv()
 
@@ -202,14 +199,10 @@ async def test_a_destination_that_does_not_read_holds_the_client_up() -> None:
                 sent += 1
 
         sending = asyncio.create_task(send())
-        held = -1
-        while held != sent:
-            held = sent
-            await asyncio.sleep(0.3)
-        assert held < 1_000
+        assert await at_rest(lambda: sent) < 1_000
         both.primary.state["deaf"].resume_reading()
         await sending
-        await until(lambda: both.primary.state["heard"] == 2_000)
+        await comes(lambda: both.primary.state["heard"] == 2_000)
 
 
 async def test_a_client_that_vanishes_ends_the_far_socket() -> None:
@@ -217,8 +210,8 @@ async def test_a_client_that_vanishes_ends_the_far_socket() -> None:
         await socket.send("x")
         await socket.recv()
         socket.transport.abort()
-        await until(lambda: not both.primary.state["echoes"])
-        await until(lambda: not both.replica.server.server_state.connections)
+        await comes(lambda: not both.primary.state["echoes"])
+        await comes(lambda: not both.replica.server.server_state.connections)
 
 
 async def test_a_lost_machine_closes_its_sockets_with_1013() -> None:

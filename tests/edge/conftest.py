@@ -16,13 +16,14 @@ import httpx
 import pytest
 import uvicorn
 
-from app.edge import migrate, sqlite
+from app.edge import sqlite
 from app.edge.cors import Cors
 from app.edge.database import Database, Group, Transaction
 from app.edge.front import Front
 from app.edge.request_log import RequestLog
 from app.edge.router import Route, Router
 from app.errors import Unprocessable
+from tests.conftest import open_database
 
 WAIT_SECONDS = 20.0
 
@@ -124,14 +125,9 @@ def beside() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
 @asynccontextmanager
 async def opened(path: Path, committed: Callable[[Group], None] = lambda group: None) -> AsyncIterator[Database]:
     """A core database with the table of things."""
-    migrate.migrate(path, "core")
-    database = Database(path, committed)
-    database.open()
-    try:
+    async with open_database(path, committed=committed) as database:
         await database.write(_make_things)
         yield database
-    finally:
-        await database.close()
 
 
 def _make_things(tx: Transaction) -> None:

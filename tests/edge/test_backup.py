@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -20,12 +20,12 @@ from app.edge.control import Control
 from app.edge.database import Database, Transaction
 from app.edge.litestream import replica_of
 from app.settings import Settings, read_settings
+from tests.waiting import comes
 
 pytestmark = pytest.mark.anyio
 FILES = 200
 # Of our own processor time: what a loaded machine adds to the waits says nothing.
 HOLD_CPU_SECONDS = 3.0
-SEEN_SECONDS = 15.0
 LEFT_BEHIND = """
 import asyncio, os, sys
 from pathlib import Path
@@ -78,12 +78,6 @@ def restored(url: str, scratch: Path, table: str = "origins", column: str = "ori
         raw.close()
 
 
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(SEEN_SECONDS):
-        while not holds():
-            await asyncio.sleep(0.02)
-
-
 def is_alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
@@ -104,7 +98,7 @@ async def test_an_answer_comes_after_the_replica_has_the_commit(tmp_path: Path) 
 
 async def test_without_durable_acknowledgement_the_rest_is_shipped_at_the_end(tmp_path: Path) -> None:
     async with backed_up(settings_of(tmp_path, "off")) as (db, backup):
-        await until(lambda: backup.age_ms is not None)
+        await comes(lambda: backup.age_ms is not None)
         for number in range(50):
             await db.write(add, f"o{number}")
     assert restored(f"file://{tmp_path}/replica/core", tmp_path) == [f"o{number}" for number in range(50)]
@@ -172,7 +166,7 @@ async def test_hundreds_of_files_are_taken_and_given_back_cheaply(tmp_path: Path
             await backup.release(path)
         spent = time.process_time() - began
         assert spent < HOLD_CPU_SECONDS
-        await until(lambda: backup.files == 1)
+        await comes(lambda: backup.files == 1)
         control = Control(settings.backup_socket)
         listed = await control.list_files()
         await control.close()
@@ -205,7 +199,7 @@ async def test_a_file_goes_to_another_replica_whole_whatever_is_noted_of_the_fir
             await backup.hold(room, url)
             await backup.ship(room)
             await backup.release(room)
-            await until(lambda: backup.files == 1)
+            await comes(lambda: backup.files == 1)
             forget_first(litestream.notes_of(room))
         assert await asyncio.to_thread(restored, urls[1], tmp_path, "schema", "version")
     forget_first(tmp_path / "data" / "litestream" / "core")
@@ -225,7 +219,7 @@ async def test_a_ledger_that_begins_while_we_serve_is_shipped_too(tmp_path: Path
     async with backed_up(settings) as (db, backup):
         await db.write(add, "it runs")
         migrate.migrate(settings.ledger_path, "instance")
-        await until(lambda: backup.files == 2)
+        await comes(lambda: backup.files == 2)
         await backup.ship(settings.ledger_path)
         ledger = f"file://{tmp_path}/replica/ledger"
         assert await asyncio.to_thread(restored, ledger, tmp_path, "schema", "version")

@@ -18,6 +18,7 @@ from app.edge.ownership import TOLD_HOMES, Ownership
 from app.edge.registry import SILENT_SECONDS, STEADY_SECONDS, Registry
 from app.edge.transaction import Position, read_position
 from app.errors import Conflict, NotFound, Unavailable
+from tests.waiting import comes
 
 pytestmark = pytest.mark.anyio
 
@@ -513,9 +514,7 @@ async def test_a_heart_beats_on_whatever_became_of_a_beat(desk: Desk, monkeypatc
 
     here = Here()
     beating = asyncio.create_task(heart.Heart(here.owning, Stumbling(desk._db), lambda: None).run())
-    async with asyncio.timeout(10):
-        while not here.owning.lease.held:
-            await asyncio.sleep(0.001)
+    await comes(lambda: here.owning.lease.held)
     beating.cancel()
     await asyncio.wait([beating])
     assert len(begun) == 2

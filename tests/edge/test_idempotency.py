@@ -15,6 +15,7 @@ from app.edge.idempotency import Running, write_once
 from app.edge.placement import at_primary
 from app.edge.router import Route
 from tests.edge.conftest import Refused, held, names, opened, site
+from tests.waiting import comes
 
 pytestmark = pytest.mark.anyio
 
@@ -78,8 +79,7 @@ async def test_a_repeat_while_the_first_still_runs_is_409(things: Database) -> N
     async with site(ROUTES, state(things)) as (client, _):
         async with held(things):
             first = asyncio.create_task(post(client, "a"))
-            while things.writer.queued < 2:
-                await asyncio.sleep(0)
+            await comes(lambda: things.writer.queued >= 2)
             running = await post(client, "a")
         assert (running.status_code, running.json()["code"]) == (409, "conflict")
         assert (await first).status_code == 201

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from app.edge import migrate, readers, sqlite
+from app.edge import readers, sqlite
 from app.edge.database import Connection, Database, Transaction
 from app.edge.mount import AtPrimaryOnly, Mount, may_block, mount_of
 from app.edge.writer import MOUNT_CHECKPOINT_PAGES
 from app.errors import Unavailable
 from app.regions import Regions
+from tests.conftest import open_database
 
 pytestmark = pytest.mark.anyio
 
@@ -25,14 +26,8 @@ ENDLESS = "WITH RECURSIVE endless (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM e
 
 @asynccontextmanager
 async def mounted(tmp_path: Path, mount: Mount) -> AsyncIterator[Database]:
-    path = tmp_path / "core.db"
-    migrate.migrate(path, "core")
-    db = Database(path, mount=mount, blocks=mount is not Mount.NONE)
-    db.open()
-    try:
+    async with open_database(tmp_path / "core.db", mount=mount, blocks=mount is not Mount.NONE) as db:
         yield db
-    finally:
-        await db.close()
 
 
 def sequence(connection: Connection) -> int:
@@ -192,13 +187,8 @@ async def test_a_read_that_ended_leaves_no_transaction_open(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("mount", [Mount.PRIMARY, Mount.REPLICA])
 async def test_a_copy_that_comes_to_a_local_file_is_read_on_the_loop(tmp_path: Path, mount: Mount) -> None:
-    migrate.migrate(tmp_path / "core.db", "core")
-    db = Database(tmp_path / "core.db", mount=mount)
-    db.open()
-    try:
+    async with open_database(tmp_path / "core.db", mount=mount) as db:
         assert await db.read(lambda connection: threading.current_thread()) is threading.current_thread()
-    finally:
-        await db.close()
 
 
 def test_what_lies_at_the_root_of_a_file_system_of_its_own_may_block(tmp_path: Path) -> None:

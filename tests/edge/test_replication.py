@@ -3,7 +3,7 @@
 import asyncio
 import json
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from aiohttp import web
 
 from app.edge import migrate, replication, sqlite
 from app.edge.changes import Changes
-from app.edge.database import Database, Position
+from app.edge.database import Position
 from app.edge.mount import Mount
 from app.edge.node import MAX_LAG_SECONDS, Node
 from app.edge.replication import litefs
@@ -22,6 +22,8 @@ from app.edge.replication.single import Single
 from app.errors import Unavailable
 from app.regions import Regions
 from app.settings import Settings
+from tests.conftest import open_database
+from tests.waiting import comes
 
 pytestmark = pytest.mark.anyio
 
@@ -95,26 +97,16 @@ class Running:
 @asynccontextmanager
 async def following(speaker: Speaker, tmp_path: Path, *, is_primary: bool = False) -> AsyncIterator[Running]:
     async with speaking(speaker, tmp_path) as settings:
-        if not settings.database_path.exists():
-            migrate.migrate(settings.database_path, "core")
         mount = Mount.PRIMARY if is_primary else Mount.REPLICA
-        db = Database(settings.database_path, mount=mount)
-        db.open()
-        running = Running(settings, Node("ams", "m-ams", is_primary=is_primary))
-        await running.feed.start(db)
-        task = asyncio.create_task(running.adapter.run(running.node, db, running.feed))
-        try:
-            yield running
-        finally:
-            task.cancel()
-            await asyncio.wait([task])
-            await db.close()
-
-
-async def until(look: Callable[[], object]) -> None:
-    async with asyncio.timeout(SOON_SECONDS):
-        while not look():
-            await asyncio.sleep(0.005)
+        async with open_database(settings.database_path, mount=mount) as db:
+            running = Running(settings, Node("ams", "m-ams", is_primary=is_primary))
+            await running.feed.start(db)
+            task = asyncio.create_task(running.adapter.run(running.node, db, running.feed))
+            try:
+                yield running
+            finally:
+                task.cancel()
+                await asyncio.wait([task])
 
 
 def change(path: Path, statement: str) -> None:
@@ -176,7 +168,7 @@ async def test_the_stream_is_asked_for_again_however_it_ended(tmp_path: Path, mo
     speaker.scripts = [INIT, INIT + TX, "this is no JSON\n", OTHER, "x" * 300_000, INIT + TX + "half a li", INIT]
     scripts = len(speaker.scripts)
     async with following(speaker, tmp_path) as running:
-        await until(lambda: speaker.connected == scripts)
+        await comes(lambda: speaker.connected == scripts)
         assert running.ended == 0
 
 
@@ -186,7 +178,7 @@ async def test_news_wake_the_feed_at_once(tmp_path: Path, monkeypatch: pytest.Mo
     async with following(speaker, tmp_path) as running:
         heard: list[str] = []
         running.feed.listen("key", heard.append)
-        await until(lambda: running.node.position is not None)
+        await comes(lambda: running.node.position is not None)
         change(running.settings.database_path, "INSERT INTO changes (topic, key) VALUES ('key', 'k1')")
         change(running.settings.database_path, "UPDATE replication_token SET sequence = sequence + 7")
         before = running.node.position
@@ -201,7 +193,7 @@ async def test_news_wake_the_feed_at_once(tmp_path: Path, monkeypatch: pytest.Mo
 async def test_whoever_hears_of_a_position_has_heard_of_its_changes(tmp_path: Path) -> None:
     """Or a client that sends its position back would be answered from what should have been forgotten."""
     async with following(Speaker(), tmp_path) as running:
-        await until(lambda: running.node.position is not None)
+        await comes(lambda: running.node.position is not None)
         here = running.node.position
         assert here is not None
         known_when_told: list[Position | None] = []
@@ -213,7 +205,7 @@ async def test_whoever_hears_of_a_position_has_heard_of_its_changes(tmp_path: Pa
         raw.execute("UPDATE replication_token SET sequence = sequence + 1")
         raw.execute("COMMIT")
         raw.close()
-        await until(lambda: running.node.has(Position(here.epoch, here.sequence + 1)))
+        await comes(lambda: running.node.has(Position(here.epoch, here.sequence + 1)))
         assert known_when_told == [here]
 
 
@@ -222,7 +214,7 @@ async def test_a_process_whose_role_has_changed_ends(tmp_path: Path, is_primary:
     speaker = Speaker(is_primary=is_primary)
     speaker.scripts = [json.dumps({"type": "primaryChange", "data": {"isPrimary": not is_primary}}) + "\n", INIT]
     async with following(speaker, tmp_path, is_primary=is_primary) as running:
-        await until(lambda: running.ended)
+        await comes(lambda: running.ended)
 
 
 async def test_a_primary_that_goes_away_changes_no_replicas_role(tmp_path: Path) -> None:
@@ -230,15 +222,15 @@ async def test_a_primary_that_goes_away_changes_no_replicas_role(tmp_path: Path)
     lost = '{"type":"primaryChange","data":{"isPrimary":false}}\n'
     speaker.scripts = [INIT + lost + lost, INIT]
     async with following(speaker, tmp_path) as running:
-        await until(lambda: speaker.connected == 2)
+        await comes(lambda: speaker.connected == 2)
         assert running.ended == 0
 
 
 async def test_a_process_whose_database_was_restored_ends(tmp_path: Path) -> None:
     async with following(Speaker(), tmp_path) as running:
-        await until(lambda: running.node.position is not None)
+        await comes(lambda: running.node.position is not None)
         change(running.settings.database_path, "UPDATE replication_token SET epoch = 'restored'")
-        await until(lambda: running.ended)
+        await comes(lambda: running.ended)
 
 
 async def test_a_process_that_was_away_for_longer_than_changes_are_kept_ends(tmp_path: Path) -> None:
@@ -249,10 +241,10 @@ async def test_a_process_that_was_away_for_longer_than_changes_are_kept_ends(tmp
         running.feed.listen("key", heard.append)
         for sequence in (1, 2):
             change(path, f"INSERT INTO changes (sequence, topic, key) VALUES ({sequence}, 'key', 'k{sequence}')")
-        await until(lambda: len(heard) == 2)
+        await comes(lambda: len(heard) == 2)
         assert running.ended == 0
         change(path, "INSERT INTO changes (sequence, topic, key) VALUES (4, 'key', 'k4')")
-        await until(lambda: running.ended)
+        await comes(lambda: running.ended)
 
 
 def test_the_process_ends_as_the_platform_would_end_it() -> None:
@@ -303,7 +295,7 @@ async def test_the_lag_of_a_mount_that_hangs_is_unknown_and_costs_one_thread(
         assert node.lag_ms is None
     assert threading.active_count() <= threads + 1
     (await asyncio.to_thread((tmp_path / ".lag").open, "w")).close()
-    await until(lambda: adapter._looking is None or adapter._looking.done())
+    await comes(lambda: adapter._looking is None or adapter._looking.done())
 
 
 async def test_a_replica_is_fresh_below_the_bound_and_a_primary_always() -> None:
@@ -380,12 +372,12 @@ async def test_a_replica_that_is_newer_than_its_core_reads_elsewhere_until_the_c
     node, _ = await replication.prepare(Replica(settings), settings)
     assert node.schema_fits is False
     async with following(Speaker(), tmp_path) as running:
-        await until(lambda: not running.node.schema_fits)
+        await comes(lambda: not running.node.schema_fits)
         assert running.node.is_fresh
         change(path, "UPDATE schema SET version = version + 1")
-        await until(lambda: running.node.reads_here)
+        await comes(lambda: running.node.reads_here)
         change(path, "UPDATE schema SET readable_from = 10000")
-        await until(lambda: not running.node.reads_here)
+        await comes(lambda: not running.node.reads_here)
 
 
 async def test_a_replica_refuses_to_start_on_a_core_that_needs_newer_code(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from app.edge import shipping
 from app.edge.control import NotReady
 from app.edge.shipping import Shipping
 from app.errors import Unavailable
+from tests.waiting import comes
 
 pytestmark = pytest.mark.anyio
 PATH, OTHER = Path("/core.db"), Path("/other.db")
@@ -28,9 +29,7 @@ class Replica:
         await self.gate.wait()
 
     async def until_asked(self, times: int) -> None:
-        async with asyncio.timeout(5):
-            while len(self.asked) < times:
-                await asyncio.sleep(0)
+        await comes(lambda: len(self.asked) >= times)
 
 
 async def test_callers_of_one_moment_share_one_question() -> None:

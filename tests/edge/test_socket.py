@@ -12,6 +12,7 @@ from app.edge.sockets import Limits
 from tests.edge.conftest import WAIT_SECONDS
 from tests.edge.watching import Watch, watched
 from tests.edge.wire import Wire, masked
+from tests.waiting import comes
 
 pytestmark = pytest.mark.anyio
 
@@ -22,9 +23,7 @@ FAST_PINGS = Limits(ping_seconds=0.2)
 
 async def until_gone(watch: Watch) -> None:
     """Until the server holds no connection, and nothing of what it has received."""
-    async with asyncio.timeout(WAIT_SECONDS):
-        while watch.site.server.server_state.connections or len(watch.sockets):
-            await asyncio.sleep(0.001)
+    await comes(lambda: not watch.site.server.server_state.connections and not len(watch.sockets))
     assert watch.sockets.held == 0
 
 

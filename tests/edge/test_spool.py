@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from app.edge import migrate, spool
+from app.edge import spool
 from app.edge.database import Database, written_position
 from app.edge.spool import BATCH_BYTES, BATCH_ITEMS, Item, Spool
 from app.errors import Unavailable
+from tests.conftest import open_database
 
 pytestmark = pytest.mark.anyio
 
@@ -43,12 +44,8 @@ class Primary:
 
 @pytest.fixture
 async def machine(tmp_path: Path) -> AsyncIterator[Database]:
-    path = tmp_path / "machine.db"
-    migrate.migrate(path, "machine")
-    database = Database(path)
-    database.open()
-    yield database
-    await database.close()
+    async with open_database(tmp_path / "machine.db", "machine") as database:
+        yield database
 
 
 @pytest.fixture
@@ -186,9 +183,6 @@ async def test_what_was_kept_is_there_after_kill_9(tmp_path: Path, primary: Prim
         kept = max([kept, *(int(line) + 1 for line in writer.stdout.read().splitlines())])
         writer.wait()
         writer.stdout.close()
-    migrate.migrate(path, "machine")
-    database = Database(path)
-    database.open()
-    await Spool(database, primary.take).drain()
-    await database.close()
+    async with open_database(path, "machine") as database:
+        await Spool(database, primary.take).drain()
     assert [int(taken) for taken in primary.taken[:kept]] == list(range(kept)), "an acknowledged item was lost"

@@ -26,6 +26,7 @@ from tests.conftest import Server
 from tests.edge.conftest import Site, site
 from tests.edge.echoing import Echo, echo
 from tests.edge.wire import ACCEPT, WAIT_SECONDS, Wire, asking, connected, head
+from tests.waiting import comes
 
 pytestmark = pytest.mark.anyio
 
@@ -298,9 +299,7 @@ async def test_a_connection_that_ends_during_the_handshake_is_a_client_that_left
 async def ended(served: Site, sockets: Sockets) -> None:
     """Until no connection and no task of the site is left."""
     state = served.server.server_state
-    async with asyncio.timeout(WAIT_SECONDS):
-        while state.connections or state.tasks or len(sockets):
-            await asyncio.sleep(0.001)
+    await comes(lambda: not (state.connections or state.tasks or len(sockets)))
 
 
 async def test_more_connections_than_the_limit_are_503() -> None:

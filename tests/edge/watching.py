@@ -17,6 +17,7 @@ from app.edge.websocket import protocol_of
 from tests.edge.conftest import Site, site
 from tests.edge.echoing import Echo
 from tests.edge.wire import WAIT_SECONDS, Wire, connected
+from tests.waiting import comes
 
 
 class Watched(Echo):
@@ -54,9 +55,7 @@ class Watched(Echo):
 
     async def hears(self, count: int) -> None:
         """Until `count` messages have been heard."""
-        async with asyncio.timeout(WAIT_SECONDS):
-            while len(self.heard) < count:
-                await asyncio.sleep(0.001)
+        await comes(lambda: len(self.heard) >= count)
 
     async def closed_with(self) -> int:
         return await asyncio.wait_for(asyncio.shield(self.closed), WAIT_SECONDS)

@@ -21,6 +21,7 @@ from app.errors import Unavailable
 from app.instances.arrivals import FOLDER, Arrivals
 from app.instances.store import Retention, Stores
 from app.regions import Regions
+from tests.waiting import comes
 
 pytestmark = pytest.mark.anyio
 
@@ -84,9 +85,7 @@ async def test_a_home_that_was_found_in_a_session_that_ended_meanwhile_is_not_op
     await owner.registry.raise_number(await owner.registry.mark_opened(home), 0)
     thread.submit(go.wait, 10)
     bringing = asyncio.create_task(owner.arrivals.bring(ROOM))
-    while not thread._work_queue.qsize():
-        await asyncio.sleep(0)
-
+    await comes(thread._work_queue.qsize)
     await owner.lose()
     go.set()
     with pytest.raises(Fenced):
@@ -107,8 +106,7 @@ async def test_what_a_killed_process_was_fetching_goes_with_the_next(
 async def test_an_answer_that_was_on_its_way_while_a_session_ended_is_worth_nothing(owner: Owner) -> None:
     owner.registry.held = asyncio.Event()
     requiring = asyncio.create_task(owner.keeper.require(ROOM))
-    while not owner.registry.answered:
-        await asyncio.sleep(0)
+    await comes(lambda: owner.registry.answered)
     await owner.lose()
     owner.registry.held.set()
     with pytest.raises(Unavailable):

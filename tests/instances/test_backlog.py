@@ -10,6 +10,7 @@ from app.errors import Unavailable
 from app.instances.backlog import FRAME_BYTES_IN_FLIGHT, Backlog
 from app.instances.mailbox import MAILBOX, TURN_BYTES, TURN_CHANGES, Ask, Mailbox
 from tests.instances.live import CLOCKWORK, held, live
+from tests.waiting import comes
 
 pytestmark = pytest.mark.anyio
 
@@ -30,7 +31,7 @@ async def test_sockets_that_bring_more_are_not_read_until_the_backlog_has_fallen
             for number in range(SETS):
                 for writer, peer in enumerate(peers):
                     await peer.say("set", key=f"k{writer}", value=f"{number} {VALUE}")
-            await served.until(lambda: backlog.bytes > LIMIT)
+            await comes(lambda: backlog.bytes > LIMIT)
             for _ in range(3):
                 async with served.dial(await served.make("elsewhere")) as other:
                     await other.alive()
@@ -49,10 +50,10 @@ async def test_a_frame_that_came_before_its_sender_had_joined_is_in_the_backlog_
         async with held(hub), served.dial(name, None, since=0) as early, served.dial(name, None, since=0) as gone:
             for peer in (early, gone):
                 await peer.say("set", key="k", value=VALUE)
-            await served.until(lambda: 2 * len(VALUE) < backlog.bytes <= 2 * FRAME_BYTES)
+            await comes(lambda: 2 * len(VALUE) < backlog.bytes <= 2 * FRAME_BYTES)
             gone.socket.transport.abort()
         async with served.joined(name) as peer:
-            await served.until(lambda: backlog.bytes == 0)
+            await comes(lambda: backlog.bytes == 0)
             await peer.alive()
             assert (await hub.find("k")) is not None
 
@@ -110,7 +111,7 @@ async def test_a_hub_that_has_too_much_to_do_is_closed_all_the_same(tmp_path: Pa
                 for _ in range(MAILBOX):
                     hub.post(member, (), None)
                 served.hubs.fence()
-                await served.until(lambda: not served.hubs.seen())
+                await comes(lambda: not served.hubs.seen())
                 # The next one waits for this one.
                 opening = asyncio.create_task(served.hubs.open(name))
                 await asyncio.sleep(0)

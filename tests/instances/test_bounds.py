@@ -18,6 +18,7 @@ from tests.edge.wire import Wire, connected, head
 from tests.instances.conftest import fresh, joined
 from tests.instances.live import CLOCKWORK, live
 from tests.projects.conftest import Json
+from tests.waiting import comes
 
 pytestmark = pytest.mark.anyio
 
@@ -39,7 +40,7 @@ async def test_an_instance_takes_64_megabytes_and_not_a_byte_more(tmp_path: Path
         before = hub._state.bytes
         await hub.change(Ask([Set("half", value)], CLOCKWORK))
         await peer.say("set", key="last", value="")
-        await served.until(lambda: hub.seq == number + 2)
+        await comes(lambda: hub.seq == number + 2)
         room = INSTANCE_BYTES - hub._state.bytes
         assert 0 < room < VALUE_BYTES < INSTANCE_BYTES - before
         await peer.say("set", key="last", value="x" * (room + 1), opId="over")

@@ -10,6 +10,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.instances.conftest import in_background, joined, turned_away
 from tests.projects.conftest import OPERATOR, Cast, Person
+from tests.waiting import until
 
 WARM_ROUNDS = 5
 COLD_ROUNDS = 60
@@ -83,10 +84,7 @@ def files_of(strict: Cast, room: str) -> list[Path]:
 
 
 def until_gone(strict: Cast, room: str) -> None:
-    deadline = time.monotonic() + GONE_SECONDS
-    while files_of(strict, room):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: not files_of(strict, room), GONE_SECONDS)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from app.instances.mailbox import MAILBOX, Ask
 from app.instances.protocol import Set
 from app.projects.access import Level
 from tests.instances.live import CLOCKWORK, OPERATOR, Live, LivePeer, held, live
+from tests.waiting import comes
 
 pytestmark = pytest.mark.anyio
 
@@ -57,13 +58,13 @@ async def test_what_came_after_the_question_is_not_refused_by_its_answer(tmp_pat
             hub = await served.hubs.open(name)
             hub.read_only = True
             await peer.say("set", key="a", value=1, opId="before")
-            await served.until(lambda: primary.looks == 1)
+            await comes(lambda: primary.looks == 1)
             await peer.say("set", key="b", value=2, opId="after")
             await peer.say("set", key="b", value=3, opId="last")
             await peer.alive()
             primary.let.release()
             # The first is refused for certain; the second is asked about anew, and the third waits behind it.
-            await served.until(lambda: primary.looks == 2)
+            await comes(lambda: primary.looks == 2)
             hub.read_only = False
             primary.let.release()
             heard = await until_ack(peer, "last")
@@ -118,7 +119,7 @@ async def test_a_hub_that_closes_lets_go_of_what_was_not_decided(tmp_path: Path)
         async with writer(served, name) as peer:
             (await served.hubs.open(name)).read_only = True
             await peer.say("set", key="a", value="x" * 1000, opId="mine")
-            await served.until(lambda: primary.looks == 1)
+            await comes(lambda: primary.looks == 1)
             assert served.hubs.backlog.bytes > 1000
             await served.hubs.close()
             assert served.hubs.backlog.bytes == 0

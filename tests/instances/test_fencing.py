@@ -10,6 +10,7 @@ from websockets.exceptions import ConnectionClosed
 from app.edge.lease import Fenced
 from app.instances.hub import Hub
 from tests.instances.live import Live, LivePeer, live
+from tests.waiting import comes
 
 pytestmark = pytest.mark.anyio
 
@@ -46,7 +47,7 @@ async def told_until_closed(peer: LivePeer) -> list[dict[str, Any]]:
 
 async def reopened(served: Live, before: Hub) -> list[str]:
     """The keys that the file holds."""
-    await served.until(lambda: before not in served.hubs.seen())
+    await comes(lambda: before not in served.hubs.seen())
     async with served.hubs.use(before.id) as hub:
         return [entry.key for entry in (await hub.entries())[0]]
 
@@ -94,7 +95,7 @@ async def test_a_hub_that_has_ended_says_nothing_more_of_what_a_key_holds(tmp_pa
             hub.broken = ended.append
             hub.check = once_over()
             await writer.say("set", key="a", value=2, opId="in vain")
-            await served.until(lambda: ended == [hub])
+            await comes(lambda: ended == [hub])
             await writer.say("set", key="a", opId="misshapen")
             await writer.say("delete", key="b", opId="late")
             heard = [await writer.hear() for _ in range(3)]

@@ -26,6 +26,7 @@ from app.instances.store import STORE_THREADS
 from app.webhooks import subscriptions
 from tests.instances.live import CLOCKWORK, Live, live
 from tests.projects.conftest import Json
+from tests.waiting import comes
 
 pytestmark = pytest.mark.anyio
 
@@ -68,7 +69,7 @@ async def test_who_leaves_while_an_instance_is_opened_leaves_one_hub_behind_and_
         thread, go = served.hubs._stores.thread_of(name), threading.Event()
         thread.submit(go.wait, 10)
         first = asyncio.create_task(served.hubs.open(name))
-        await served.until(lambda: thread._work_queue.qsize() == 1)
+        await comes(lambda: thread._work_queue.qsize() == 1)
         first.cancel()
         await asyncio.wait([first])
         second = asyncio.create_task(served.hubs.open(name))
@@ -118,7 +119,7 @@ async def test_what_nobody_uses_is_closed_after_a_while_and_nobody_notices(tmp_p
             told = await peer.hear()
             await served.hubs.sweep_once(time.monotonic() + IDLE_SECONDS + 1)
             assert opened(served) == [name]
-        await served.until(lambda: not served.hubs.seen()[0].audience.members)
+        await comes(lambda: not served.hubs.seen()[0].audience.members)
         await served.hubs.sweep_once(time.monotonic() + IDLE_SECONDS - 1)
         assert opened(served) == [name]
         await served.hubs.sweep_once(time.monotonic() + IDLE_SECONDS + 1)

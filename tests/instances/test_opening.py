@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.edge import migrate
 from app.edge.changes import Changes
 from app.edge.clock import now_ms
 from app.edge.database import Database, Transaction
@@ -23,6 +22,8 @@ from app.instances.mailbox import Ask
 from app.instances.protocol import Set
 from app.instances.store import Retention, Store
 from app.projects import instances
+from tests.conftest import open_database
+from tests.waiting import comes
 
 pytestmark = pytest.mark.anyio
 
@@ -58,13 +59,9 @@ def feed() -> Changes:
 @pytest.fixture
 async def db(tmp_path: Path, feed: Changes) -> AsyncIterator[Database]:
     """One that knows ROOM, and tells at once what was committed."""
-    path = tmp_path / "core.db"
-    migrate.migrate(path, "core")
-    database = Database(path, feed.committed)
-    database.open()
-    await database.write(add_room)
-    yield database
-    await database.close()
+    async with open_database(tmp_path / "core.db", committed=feed.committed) as database:
+        await database.write(add_room)
+        yield database
 
 
 @pytest.fixture
@@ -76,9 +73,7 @@ async def hubs(db: Database, feed: Changes, tmp_path: Path) -> AsyncIterator[Hub
 
 
 async def until_gone(folder: Path) -> None:
-    async with asyncio.timeout(GONE_SECONDS):
-        while any(folder.glob("*/room.db*")):
-            await asyncio.sleep(0.01)
+    await comes(lambda: not any(folder.glob("*/room.db*")), GONE_SECONDS)
 
 
 async def test_an_instance_that_is_deleted_while_it_is_opened_is_not_open(

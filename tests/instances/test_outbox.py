@@ -12,6 +12,7 @@ from app.edge import socket
 from app.instances.member import Member
 from app.instances.outbox import COALESCED_BYTES, SLOW_SECONDS
 from tests.instances.live import Live, live
+from tests.waiting import comes
 
 pytestmark = pytest.mark.anyio
 
@@ -27,7 +28,7 @@ async def fill(served: Live, name: str, keys: int = 20) -> None:
 
 
 async def until_congested(served: Live, member: Member) -> None:
-    await served.until(lambda: member.socket.congested)
+    await comes(lambda: member.socket.congested)
 
 
 async def test_a_joiner_that_vanishes_in_the_middle_of_its_sync_is_cut_off_and_its_memory_goes(
@@ -39,7 +40,7 @@ async def test_a_joiner_that_vanishes_in_the_middle_of_its_sync_is_cut_off_and_i
         await fill(served, name)
         hub = await served.hubs.open(name)
         async with served.joined(name), served.wire(name) as wire:
-            await served.until(lambda: len(hub.audience.members) == 2)
+            await comes(lambda: len(hub.audience.members) == 2)
             wire.writer.transport.pause_reading()  # type: ignore[attr-defined]
             stays, stuck = hub.audience.members.values()
             await until_congested(served, stuck)
@@ -51,8 +52,8 @@ async def test_a_joiner_that_vanishes_in_the_middle_of_its_sync_is_cut_off_and_i
             assert not stuck.socket.is_open
             assert stays.socket.is_open
             del stuck
-            await served.until(lambda: list(hub.audience.members.values()) == [stays])
-            await served.until(lambda: hub._snapshots._held is None)
+            await comes(lambda: list(hub.audience.members.values()) == [stays])
+            await comes(lambda: hub._snapshots._held is None)
             gc.collect()
             assert (snapshot(), member()) == (None, None)
 
@@ -63,7 +64,7 @@ async def test_who_takes_something_now_and_then_is_not_too_slow(tmp_path: Path) 
         await fill(served, name)
         hub = await served.hubs.open(name)
         async with served.wire(name) as wire:
-            await served.until(lambda: len(hub.audience.members) == 1)
+            await comes(lambda: len(hub.audience.members) == 1)
             (slow,) = hub.audience.members.values()
             wire.writer.transport.pause_reading()  # type: ignore[attr-defined]
             began = slow.socket.congested_at
@@ -71,7 +72,7 @@ async def test_who_takes_something_now_and_then_is_not_too_slow(tmp_path: Path) 
             await wire.receive()
             for _ in range(100):
                 await wire.receive_part()
-            await served.until(lambda: slow.socket.congested_at > began)
+            await comes(lambda: slow.socket.congested_at > began)
             hub.audience.drop_slow(began + SLOW_SECONDS)
             assert slow.socket.is_open
 
@@ -81,7 +82,7 @@ async def test_what_is_kept_for_a_connection_is_bounded_also_while_it_is_being_c
         name = await served.make("room")
         hub = await served.hubs.open(name)
         async with served.wire(name) as wire:
-            await served.until(lambda: len(hub.audience.members) == 1)
+            await comes(lambda: len(hub.audience.members) == 1)
             wire.writer.transport.pause_reading()  # type: ignore[attr-defined]
             (slow,) = hub.audience.members.values()
             while not slow.outbox.lags:

@@ -21,6 +21,7 @@ from app.instances.protocol import Delete, Set
 from app.instances.queries import Actor
 from app.instances.store import Retention, Store
 from app.projects.access import Level
+from tests.waiting import comes
 
 pytestmark = pytest.mark.anyio
 
@@ -76,8 +77,7 @@ async def test_a_plan_sees_nothing_that_has_expired(hub: Hub) -> None:
     await hub.change(setting("a", 1, soon))
 
     async def wait(entries: Mapping[str, Entry], make: Make) -> None:
-        while now_ms() <= soon:
-            await asyncio.sleep(0.005)
+        await comes(lambda: now_ms() > soon)
 
     async def look(entries: Mapping[str, Entry], make: Make) -> list[str]:
         return list(entries)

@@ -12,6 +12,7 @@ from app.instances.presence import PRESENCE_SECONDS
 from tests.conftest import Server
 from tests.instances.conftest import Peer, fresh, joined
 from tests.instances.live import live
+from tests.waiting import comes
 
 MOVES = 500
 
@@ -43,7 +44,7 @@ async def test_a_state_that_was_not_passed_on_yet_does_not_come_after_the_leavin
             audience.presence.say(leaves, msgspec.Raw(b"1"))
             audience.presence.say(leaves, msgspec.Raw(b"2"))
             audience.leave(leaves)
-            await served.until(lambda: not audience.presence._recent)
+            await comes(lambda: not audience.presence._recent)
             for state in (b"3", b"4"):
                 audience.presence.say(third, msgspec.Raw(state))
             assert [(await stays.hear())["state"] for _ in range(4)] == [1, None, 3, 4]
@@ -73,10 +74,10 @@ async def test_who_lags_behind_is_told_where_everybody_is_and_who_has_left(tmp_p
             while not lagging.outbox.lags:
                 lagging.socket.write(b'"' + b"x" * (1 << 20) + b'"')
             await leaves.socket.close()
-            await served.until(lambda: second.id not in hub.audience.members)
+            await comes(lambda: second.id not in hub.audience.members)
             for number in range(1_000):
                 presence.say(first, msgspec.Raw(b"%d" % number))
-            await served.until(lambda: not presence._stale)
+            await comes(lambda: not presence._stale)
             slow.writer.transport.resume_reading()  # type: ignore[attr-defined]
             told: dict[str, object] = {}
             while told.get(first.id) != 999:

@@ -25,6 +25,7 @@ from app.projects.share_queries import Place, Target
 from tests.instances.conftest import in_background, joined, turned_away
 from tests.instances.live import OPERATOR, Live, LivePeer, live
 from tests.projects.conftest import Cast, Person, add_person, delegate
+from tests.waiting import comes
 
 ENDS_MS = 1_200
 WITHIN_SECONDS = 1.0
@@ -201,7 +202,7 @@ async def test_what_is_made_read_only_while_it_is_opened_is_read_only(tmp_path: 
 
 async def reviewed_all(served: Live) -> None:
     reviews = served.hubs.reviews
-    await served.until(lambda: reviews._running is None or reviews._running.done())
+    await comes(lambda: reviews._running is None or reviews._running.done())
 
 
 @pytest.mark.anyio

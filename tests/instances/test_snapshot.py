@@ -12,6 +12,7 @@ from app.instances.draft import State
 from app.instances.entry import Entry
 from app.instances.snapshot import SLICE_BYTES, Snapshots, slice_up
 from tests.instances.live import live
+from tests.waiting import comes
 
 pytestmark = pytest.mark.anyio
 
@@ -61,15 +62,15 @@ async def test_a_snapshot_is_there_while_somebody_is_being_sent_it_and_no_longer
             # What the writer was sent when the room was empty is gone by now, or soon.
             async with served.wire(name) as wire:
                 await wire.receive()
-                await served.until(lambda: len(hub.audience.members) == 2)
+                await comes(lambda: len(hub.audience.members) == 2)
                 reader = next(member for member in hub.audience.members.values() if member is not joined)
                 assert reader.socket.unfinished
                 held = weakref.ref(snapshots.take(state))
-                await served.until(lambda: snapshots._held is None)
+                await comes(lambda: snapshots._held is None)
                 assert held() is not None
                 assert snapshots.take(state) is held()
                 wire.vanish()
-            await served.until(lambda: len(hub.audience.members) == 1 and snapshots._held is None)
+            await comes(lambda: len(hub.audience.members) == 1 and snapshots._held is None)
             del reader
             gc.collect()
             assert held() is None

@@ -1,12 +1,12 @@
 """Joining: what a client is sent first, however large it is and however slowly it reads, and what comes after it."""
 
-import time
 from contextlib import ExitStack
 from pathlib import Path
 
 from tests.conftest import ADMIN_TOKEN, Server, serving
 from tests.instances.conftest import fresh, joined
 from tests.instances.test_sync_faults import MIB, memory_of, stalled
+from tests.waiting import until
 
 JOINERS = 50
 KEYS = 20
@@ -103,10 +103,7 @@ def test_joiners_that_never_read_are_cut_off_and_what_was_kept_for_them_goes(tmp
         for number in range(KEYS):
             writer.say("set", key=f"k{number}", value=value_of(-number), opId=f"o{number}")
             writer.until("ack")
-        deadline = time.monotonic() + CUT_OFF_SECONDS
-        while client.get(f"/admin/do/{name}").json()["connections"] > 1:
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
+        until(lambda: client.get(f"/admin/do/{name}").json()["connections"] <= 1, CUT_OFF_SECONDS)
         assert memory_of(server) - before < GROWTH_BYTES
         writer.say("ping")
         assert writer.hear() == {"type": "pong"}

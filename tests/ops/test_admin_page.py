@@ -28,6 +28,7 @@ from app.usage.ledger import Poster
 from app.usage.wire import Wire
 from tests.conftest import ADMIN_TOKEN, Server, serving
 from tests.instances.conftest import joined
+from tests.waiting import SOON_SECONDS, until
 
 BROWSER = "chromium"
 FLAGS = (
@@ -44,9 +45,7 @@ FLAGS = (
     "--remote-debugging-port=0",
 )
 START_SECONDS = 30.0
-SEEN_SECONDS = 15.0
 STOP_SECONDS = 10.0
-POLL_SECONDS = 0.05
 PHONE = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
 # 21 November 2026.
 NOON = 1_795_262_400_000
@@ -62,7 +61,7 @@ class Tab:
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         number = next(self._numbers)
         self._socket.send(json.dumps({"id": number, "method": method, "params": params}))
-        while (said := json.loads(self._socket.recv(timeout=SEEN_SECONDS))).get("id") != number:
+        while (said := json.loads(self._socket.recv(timeout=SOON_SECONDS))).get("id") != number:
             pass
         assert "error" not in said, said
         result: dict[str, Any] = said["result"]
@@ -87,10 +86,7 @@ class Tab:
 
     def until(self, script: str) -> None:
         """Wait until a script is true of the page."""
-        deadline = time.monotonic() + SEEN_SECONDS
-        while not self.run(script):
-            assert time.monotonic() < deadline, f"{script}\n{self.run('document.body.innerText')}"
-            time.sleep(POLL_SECONDS)
+        until(lambda: self.run(script), told=lambda: f"{script}\n{self.run('document.body.innerText')}")
 
     def open(self, url: str) -> None:
         self.call("Page.navigate", url=url)
@@ -115,10 +111,8 @@ def browsing(folder: Path) -> Iterator[Tab]:
 
 
 def _address_of_tab(folder: Path) -> str:
-    told, deadline = folder / "DevToolsActivePort", time.monotonic() + START_SECONDS
-    while not told.exists() or "\n" not in told.read_text():
-        assert time.monotonic() < deadline, (folder.parent / "browser.log").read_text()
-        time.sleep(POLL_SECONDS)
+    told, log = folder / "DevToolsActivePort", folder.parent / "browser.log"
+    until(lambda: told.exists() and "\n" in told.read_text(), START_SECONDS, log.read_text)
     port = told.read_text().split()[0]
     tabs = httpx.get(f"http://127.0.0.1:{port}/json/list", trust_env=False, timeout=START_SECONDS).json()
     address: str = next(tab["webSocketDebuggerUrl"] for tab in tabs if tab["type"] == "page")

@@ -8,9 +8,10 @@ import httpx
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from tests.cluster.backing import Backed, until
+from tests.cluster.backing import Backed
 from tests.cluster.s3 import S3, serving_s3
 from tests.instances.conftest import joined
+from tests.waiting import until
 
 EVENTS = 20
 SERVED_SECONDS = 2.0

@@ -26,10 +26,11 @@ from app.ops import gauges
 from app.ops.admin_machines import HEADS, draw_machines
 from app.ops.machines import ASK_SECONDS, Kept, Machines, Seen, Status
 from app.regions import Regions
-from tests.cluster.cast import AMS, NRT, PRIMARY, Cluster, Machine, running, until
+from tests.cluster.cast import AMS, NRT, PRIMARY, Cluster, Machine, running
 from tests.conftest import ADMIN_TOKEN, Server
 from tests.instances.conftest import joined
 from tests.ops.test_metrics import samples
+from tests.waiting import comes, until
 
 SECRET = "p" * 32
 
@@ -228,8 +229,7 @@ def test_what_a_machine_owes_is_counted_and_its_age_told(tmp_path: Path) -> None
         assert samples(metrics.text().decode())[("litehouse_spool_items",)] == -1
         await spool.put("usage", [Item("a", b""), Item("b", b"")])
         running = asyncio.create_task(machines.run())
-        while machines.here.spool_items is None:
-            await asyncio.sleep(0.01)
+        await comes(lambda: machines.here.spool_items is not None)
         running.cancel()
         await own.close()
         told = samples(metrics.text().decode())

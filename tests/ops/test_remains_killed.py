@@ -6,8 +6,9 @@ from pathlib import Path
 
 from app.edge import sqlite
 from app.instances.remains import KEPT_MS
-from tests.cluster.backing import SEEN_SECONDS, Backed, until
+from tests.cluster.backing import Backed
 from tests.instances.test_remains import Replica
+from tests.waiting import SOON_SECONDS, until
 
 # So many in one folder that a kill meets their removal half done.
 MANY = 8_000
@@ -35,7 +36,7 @@ def test_a_server_removes_them_and_goes_on_where_it_was_killed(tmp_path: Path) -
         for number in range(MANY):
             os.link(full / "first", full / str(number))
         backed.start()
-        deadline = time.monotonic() + SEEN_SECONDS
+        deadline = time.monotonic() + SOON_SECONDS
         while len(os.listdir(full)) > MANY:
             assert time.monotonic() < deadline
         backed.server.kill()

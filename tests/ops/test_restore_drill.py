@@ -15,8 +15,9 @@ from app.edge import integrity, sqlite
 from app.edge.database import Connection
 from app.instances.store import path_of
 from app.usage import verify
-from tests.cluster.backing import Backed, rows, until
+from tests.cluster.backing import Backed, rows
 from tests.cluster.s3 import serving_s3
+from tests.waiting import until
 
 ROUNDS = 2
 WRITERS = 4

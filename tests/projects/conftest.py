@@ -45,8 +45,7 @@ class Cast(Beside):
 
     def close(self) -> None:
         self.client.close()
-        if self.server.process is not None and self.server.process.poll() is None:
-            self.server.stop()
+        self.server.close()
 
     def person(self, email: str | None = None) -> Person:
         number = next(_numbers)

@@ -1,6 +1,5 @@
 """What each credential may do where, and that asking again gives the answer of now."""
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -21,8 +20,11 @@ from app.projects.projects import NewProject
 from app.projects.share_queries import Place
 from app.projects.shares import NewShare
 from tests.projects.conftest import Cast, Person, add_live_key, refused
+from tests.waiting import until
 
 OWNER, BOB = "usr_owner", "usr_bob"
+# What the feed promises.
+FEED_SECONDS = 1.0
 PERMISSIONS = ("read", "write", "admin")
 
 
@@ -145,21 +147,11 @@ def test_a_revoked_key_and_that_of_a_suspended_user_are_refused_at_once(cast: Ca
     key = cast.key(alice, "read")
     assert cast.role(key, path) == "read"
     cast.server.command("keys", "revoke", key.id)
-    assert eventually(lambda: cast.call(key, "GET", path).status_code == 401)
+    until(lambda: cast.call(key, "GET", path).status_code == 401, FEED_SECONDS)
     other = cast.key(bob, "read")
     assert cast.call(other, "GET", "/api/projects").status_code == 200
     cast.server.command("users", "suspend", bob.id)
-    assert eventually(lambda: cast.call(other, "GET", "/api/projects").status_code == 401)
-
-
-def eventually(holds: Callable[[], bool]) -> bool:
-    """Whether it comes to hold within the second that the feed promises."""
-    deadline = time.monotonic() + 1.0
-    while not holds():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
+    until(lambda: cast.call(other, "GET", "/api/projects").status_code == 401, FEED_SECONDS)
 
 
 # -- operators ----------------------------------------------------------------------------------------------

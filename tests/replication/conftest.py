@@ -7,7 +7,8 @@ import pytest
 
 from app.edge import migrate
 from cluster.engines import LiteFS
-from tests.cluster.cast import AMS, ON_LITEFS, PRIMARY, Cluster, running, until
+from tests.cluster.cast import AMS, ON_LITEFS, PRIMARY, Cluster, running
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module", params=["standin", ON_LITEFS])

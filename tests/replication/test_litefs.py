@@ -14,7 +14,8 @@ from app.edge.database import Connection, Database, Transaction
 from app.edge.mount import AtPrimaryOnly, Mount
 from app.errors import Unavailable, Unprocessable
 from cluster.engines import LiteFS
-from tests.cluster.cast import AMS, PRIMARY, Cluster, until
+from tests.cluster.cast import AMS, PRIMARY, Cluster
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -157,10 +158,7 @@ async def test_a_mount_that_hangs_stops_no_loop_and_is_503(mounts: LiteFS, monke
             finally:
                 mounts.resume(AMS)
             await primary.write(add, "later")
-            for _ in range(100):
-                if await db.read(count):
-                    break
-                await asyncio.sleep(0.02)
+            until(lambda: count_at(mounts.database(AMS)) == 1)
             assert await db.read(count) == 1
 
 

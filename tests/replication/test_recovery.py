@@ -15,8 +15,9 @@ import pytest
 from cluster import machines
 from cluster.engines import LiteFS, find_litefs, why_not_litefs
 from tests.cluster.backing import rows
-from tests.cluster.cast import AMS, NRT, PRIMARY, Cluster, Machine, until
+from tests.cluster.cast import AMS, NRT, PRIMARY, Cluster, Machine
 from tests.homes.spooling import owe_usage
+from tests.waiting import until
 
 missing = why_not_litefs()
 pytestmark = [pytest.mark.litefs, pytest.mark.skipif(missing is not None, reason=str(missing))]

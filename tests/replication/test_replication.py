@@ -9,8 +9,9 @@ from pathlib import Path
 
 import httpx
 
-from tests.cluster.cast import AMS, LOOK_SECONDS, NRT, PRIMARY, Cluster, Machine, until
+from tests.cluster.cast import AMS, NRT, PRIMARY, Cluster, Machine
 from tests.conftest import STOP_SECONDS
+from tests.waiting import until
 
 REVOKED_SECONDS = 1.0
 PROJECTS = "/api/projects"
@@ -135,19 +136,21 @@ def test_a_replica_that_is_held_says_how_far_behind_it_is_and_catches_up(cluster
     assert "while held" in project_names(held)
 
 
+def late_ones(replica: Machine) -> int:
+    """How many of them it has, which are the first."""
+    names = project_names(replica)
+    seen = [number for number in range(5) if f"late {number}" in names]
+    assert seen == list(range(len(seen)))
+    return len(seen)
+
+
 def test_what_comes_late_comes_in_its_order(cluster: Cluster) -> None:
     replica = cluster.replicas[0]
     cluster.engine.delay(replica.name, 0.3)
     try:
         begun = time.monotonic()
         txids = [make_project(cluster, f"late {number}") for number in range(5)]
-        seen = []
-        while len(seen) < 5:
-            time.sleep(LOOK_SECONDS)
-            names = project_names(replica)
-            seen = [number for number in range(5) if f"late {number}" in names]
-            assert seen == list(range(len(seen)))
-            assert time.monotonic() - begun < 15
+        until(lambda: late_ones(replica) == 5)
         assert time.monotonic() - begun > 0.3
         until(lambda: replica.has(txids[-1]))
     finally:

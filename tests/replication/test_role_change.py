@@ -3,7 +3,8 @@
 import pytest
 
 from cluster.engines import StandIn
-from tests.cluster.cast import Cluster, until
+from tests.cluster.cast import Cluster
+from tests.waiting import until
 
 
 @pytest.mark.parametrize("was_primary", [True, False])

@@ -67,8 +67,7 @@ class Relay(Beside):
     def close(self) -> None:
         """Close the client and stop the server, where it runs."""
         self.client.close()
-        if self.server.process is not None and self.server.process.poll() is None:
-            self.server.stop()
+        self.server.close()
 
     # -- beside the server, as a command would --------------------------------------------------------
 
