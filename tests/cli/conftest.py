@@ -1,7 +1,6 @@
 """What the tests of commands share: how a command's JSON is read, and how long a server may take to follow."""
 
 import json
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -29,11 +28,7 @@ def refusal(server: Server, *words: str) -> str:
 
 def follows(holds: Callable[[], bool]) -> bool:
     """Whether the server comes to see a change within the time that is promised."""
-    until = time.monotonic() + FOLLOWED_SECONDS
-    while not holds():
-        if time.monotonic() > until:
-            return False
-    return True
+    return until(holds, FOLLOWED_SECONDS)
 
 
 def printed(server: Server, words: str) -> str:
