@@ -2,7 +2,6 @@
 
 import asyncio
 import sqlite3
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from app.edge.ownership import TOLD_HOMES, Ownership
 from app.edge.registry import SILENT_SECONDS, STEADY_SECONDS, Registry
 from app.edge.transaction import Position, read_position
 from app.errors import Conflict, NotFound, Unavailable
+from tests.edge.conftest import held
 from tests.waiting import comes
 
 pytestmark = pytest.mark.anyio
@@ -55,25 +55,6 @@ async def desk(db: Database) -> Desk:
     made = Desk(db)
     await made.hear_all()
     return made
-
-
-class HeldUp:
-    """A job that holds the writer until it is let go, so that what comes meanwhile waits behind it."""
-
-    def __init__(self, db: Database) -> None:
-        self._go, self._there = threading.Event(), threading.Event()
-        self.job = asyncio.ensure_future(db.write(self._run))
-
-    def _run(self, tx: Transaction) -> None:
-        self._there.set()
-        assert self._go.wait(10)
-
-    async def begun(self) -> None:
-        await asyncio.to_thread(self._there.wait, 10)
-
-    async def let_go(self) -> None:
-        self._go.set()
-        await self.job
 
 
 async def test_whoever_asks_first_becomes_the_home_and_stays_it(desk: Desk) -> None:
@@ -257,13 +238,11 @@ async def test_no_heartbeat_is_answered_while_something_is_taken_away(desk: Desk
     await desk.claim("nrt-a", NRT)
     desk.clock.now += LEASE_SECONDS + PACE_SECONDS + 1
     assert await desk.beat(AMS, "session-of-m2")
-    held = HeldUp(db)
-    await held.begun()
-    taking = asyncio.ensure_future(desk.claim("nrt-a", AMS))
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    assert not await desk.beat(NRT, "session-of-m3")
-    await held.let_go()
+    async with held(db):
+        taking = asyncio.ensure_future(desk.claim("nrt-a", AMS))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not await desk.beat(NRT, "session-of-m3")
     assert (await taking).machine == "m2"
     assert not await desk.beat(NRT, "session-of-m3")
 
@@ -272,13 +251,11 @@ async def test_a_machine_that_begins_first_loses_nothing_to_who_asked_meanwhile(
     home = await desk.claim("nrt-a", NRT)
     desk.clock.now += LEASE_SECONDS + PACE_SECONDS + 1
     assert await desk.beat(AMS, "session-of-m2")
-    held = HeldUp(db)
-    await held.begun()
-    beginning = asyncio.ensure_future(desk.begin(NRT, "second"))
-    await asyncio.sleep(0)
-    asking = asyncio.ensure_future(desk.claim("nrt-a", AMS))
-    await asyncio.sleep(0)
-    await held.let_go()
+    async with held(db):
+        beginning = asyncio.ensure_future(desk.begin(NRT, "second"))
+        await asyncio.sleep(0)
+        asking = asyncio.ensure_future(desk.claim("nrt-a", AMS))
+        await asyncio.sleep(0)
     await beginning
     assert await asking == home
     assert await desk.beat(NRT, "second")

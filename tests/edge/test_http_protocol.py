@@ -61,6 +61,7 @@ def test_pipelined_requests_are_answered_in_order(server: Server) -> None:
         writer.write(b"GET /api/health/ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         heard = await asyncio.wait_for(reader.read(-1), 10)
         writer.close()
+        await writer.wait_closed()
         return heard
 
     heard = asyncio.run(ask())
