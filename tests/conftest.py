@@ -137,12 +137,29 @@ class Beside:
 
     def rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         """What another connection sees: what is committed."""
-        raw = sqlite.connect(self.path, read_only=True)
-        try:
-            rows: list[tuple[Any, ...]] = raw.execute(sql, values).fetchall()
-            return rows
-        finally:
-            raw.close()
+        return rows_of(self.path, sql, *values)
+
+
+def rows_of(path: Path, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+    """What another connection sees: what is committed."""
+    raw = sqlite.connect(path, read_only=True)
+    try:
+        rows: list[tuple[Any, ...]] = raw.execute(sql, values).fetchall()
+        return rows
+    finally:
+        raw.close()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Meanwhile nobody else commits to the file."""
+    raw = sqlite.connect(path)
+    raw.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        raw.execute("ROLLBACK")
+        raw.close()
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from bench import crowd
 from bench.canned_hub import Client
 from bench.crowd import Crowd, drive
 from bench.dialects import WS
-from tests.conftest import free_port
+from cluster.ports import free_port
 
 CLIENTS = 5
 OFTEN = 7

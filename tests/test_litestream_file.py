@@ -9,10 +9,10 @@ from typing import Any
 
 import yaml
 
-from app.edge import backup, litestream, sqlite
+from app.edge import backup, litestream
 from app.settings import read_settings
 from tests.cluster.s3 import REGION, serving_s3
-from tests.conftest import serving
+from tests.conftest import rows_of, serving
 
 ROOT = Path(__file__).parent.parent
 FILE = ROOT / "litestream.yml"
@@ -42,12 +42,7 @@ def restore(environ: dict[str, str], database: str, target: Path) -> None:
 
 
 def plans_of(database: Path) -> list[tuple[Any, ...]]:
-    raw = sqlite.connect(database, read_only=True)
-    try:
-        rows: list[tuple[Any, ...]] = raw.execute("SELECT name FROM plans ORDER BY name").fetchall()
-        return rows
-    finally:
-        raw.close()
+    return rows_of(database, "SELECT name FROM plans ORDER BY name")
 
 
 def test_it_says_the_paths_and_times_that_the_app_says(tmp_path: Path) -> None:

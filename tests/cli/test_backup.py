@@ -17,10 +17,10 @@ from app.edge import sqlite
 from app.edge.clock import instant, now_ms
 from app.instances.store import path_of
 from tests.cli.conftest import refusal, run
-from tests.cluster.backing import Backed, is_alive, rows
-from tests.conftest import Server
+from tests.cluster.backing import Backed
+from tests.conftest import Server, rows_of
 from tests.instances.conftest import dial, joined
-from tests.waiting import until
+from tests.waiting import is_alive, until
 
 
 @pytest.fixture
@@ -57,13 +57,13 @@ def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backed]:
 
 
 def epoch_of_core(folder: Path) -> str:
-    epoch: str = rows(folder / "core.db", "SELECT epoch FROM replication_token")[0][0]
+    epoch: str = rows_of(folder / "core.db", "SELECT epoch FROM replication_token")[0][0]
     return epoch
 
 
 def epochs_of_room(backed: Backed, folder: Path) -> list[tuple[Any, ...]]:
     path = path_of(folder / "instances", backed.room)
-    return rows(path, "SELECT epoch, first_seq FROM epochs ORDER BY rowid")
+    return rows_of(path, "SELECT epoch, first_seq FROM epochs ORDER BY rowid")
 
 
 def between(backed: Backed) -> str:
@@ -167,7 +167,7 @@ def test_restore_keeps_what_was_there_and_begins_new_epochs(backed: Backed, clie
     restored = run(backed.server, "backup", "restore", "--force")
     assert [one["file"] for one in restored] == ["core", backed.room]
     kept = Path(restored[0]["kept"])
-    assert rows(kept, "SELECT count(*) FROM usage_logs") == [(3,)]
+    assert rows_of(kept, "SELECT count(*) FROM usage_logs") == [(3,)]
     assert epoch_of_core(backed.data) != before
     assert epochs_of_room(backed, backed.data)[:-1] == before_room
     assert epochs_of_room(backed, backed.data)[-1][1] == 2
@@ -200,8 +200,8 @@ def test_restore_gives_the_state_of_an_instant_and_goes_on_from_there(backed: Ba
     assert backed.put_key(client, "k", 2).status_code == 200
     there = backed.data.parent / "there"
     run(backed.server, "backup", "restore", "--at", then, "--to", str(there))
-    assert [row[0] for row in rows(there / "core.db", "SELECT response_id FROM usage_logs")] == early
-    assert rows(path_of(there / "instances", backed.room), "SELECT value FROM entries") == [("1",)]
+    assert [row[0] for row in rows_of(there / "core.db", "SELECT response_id FROM usage_logs")] == early
+    assert rows_of(path_of(there / "instances", backed.room), "SELECT value FROM entries") == [("1",)]
 
     backed.server.stop()
     backed.restore("--force", "--at", then)
@@ -213,13 +213,13 @@ def test_restore_gives_the_state_of_an_instant_and_goes_on_from_there(backed: Ba
     backed.lose_disk()
     backed.restore()
     assert backed.events() == [*early, "after the return"]
-    assert rows(path_of(backed.data / "instances", backed.room), "SELECT value FROM entries") == [("5",)]
+    assert rows_of(path_of(backed.data / "instances", backed.room), "SELECT value FROM entries") == [("5",)]
 
 
 def test_an_instant_after_the_last_write_is_the_newest_state(lasting: Backed, tmp_path: Path) -> None:
     there = tmp_path / "there"
     run(lasting.server, "backup", "restore", "--at", "2100-01-01T00:00:00Z", "--to", str(there))
-    assert [row[0] for row in rows(there / "core.db", "SELECT response_id FROM usage_logs")] == lasting.acknowledged
+    assert [row[0] for row in rows_of(there / "core.db", "SELECT response_id FROM usage_logs")] == lasting.acknowledged
 
 
 def test_an_instant_before_the_backup_is_refused_and_nothing_is_moved(backed: Backed, client: httpx.Client) -> None:
@@ -303,4 +303,4 @@ def test_a_clone_is_in_the_backup_before_anybody_opens_it(lasting: Backed, tmp_p
     assert made.status_code in (200, 201), made.text
     there = tmp_path / "there"
     run(lasting.server, "backup", "restore", "--instance", made.json()["id"], "--to", str(there))
-    assert rows(path_of(there / "instances", made.json()["id"]), "SELECT value FROM entries") == [("1",)]
+    assert rows_of(path_of(there / "instances", made.json()["id"]), "SELECT value FROM entries") == [("1",)]

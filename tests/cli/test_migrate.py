@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from tests.cli.conftest import refusal, run
-from tests.cluster.backing import rows
-from tests.conftest import Server
+from tests.conftest import Server, rows_of
 
 
 def test_a_database_is_made_once(tmp_path: Path) -> None:
@@ -52,7 +51,7 @@ def test_a_core_that_is_not_in_the_data_is_seeded_by_the_primary_alone(tmp_path:
     assert refusal(Server(data, FLY_REGION="ams", **where), "seed") == "This is a replica: run this at the primary."
     assert not core.exists()
     run(Server(data, FLY_REGION="fra", **where), "seed")
-    assert rows(core, "SELECT plan FROM users WHERE id = 'dev-user'") == [("premium",)]
+    assert rows_of(core, "SELECT plan FROM users WHERE id = 'dev-user'") == [("premium",)]
     assert not (data / "core.db").exists()
 
 

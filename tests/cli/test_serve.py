@@ -14,8 +14,9 @@ import httpx
 import pytest
 
 from app.edge import migrate, sqlite
+from cluster.ports import free_port
 from tests.cli.conftest import printed, run
-from tests.conftest import ADMIN_TOKEN, STOP_SECONDS, Server, free_port, serving
+from tests.conftest import ADMIN_TOKEN, STOP_SECONDS, Server, serving
 
 DEMO_USER = "user_2demoAdaLovelace1815London"
 

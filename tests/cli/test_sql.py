@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import refusal, run
-from tests.conftest import Server
-from tests.usage.books import Books, line, old, rows_of
+from tests.conftest import Server, rows_of
+from tests.usage.books import Books, line, old
 from tests.waiting import until
 
 BUSY_TICKS = 10

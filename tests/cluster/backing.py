@@ -12,11 +12,10 @@ from typing import Any
 
 import httpx
 
-from app.edge import sqlite
 from app.edge.control import Control
 from app.errors import Unavailable
-from tests.conftest import Server
-from tests.waiting import until
+from tests.conftest import Server, rows_of
+from tests.waiting import is_alive, until
 
 DEMO_USER = "user_2demoAdaLovelace1815London"
 _numbers = itertools.count(1)
@@ -103,25 +102,9 @@ class Backed:
 
     def events(self) -> list[str]:
         """The events in the core, in order."""
-        return [row[0] for row in rows(self.data / "core.db", "SELECT response_id FROM usage_logs ORDER BY id")]
+        return [row[0] for row in rows_of(self.data / "core.db", "SELECT response_id FROM usage_logs ORDER BY id")]
 
     def restore(self, *words: str) -> subprocess.CompletedProcess[str]:
         done = self.server.command("backup", "restore", *words)
         assert done.returncode == 0, done.stderr
         return done
-
-
-def rows(path: Path, sql: str) -> list[tuple[Any, ...]]:
-    raw = sqlite.connect(path, read_only=True)
-    try:
-        found: list[tuple[Any, ...]] = raw.execute(sql).fetchall()
-        return found
-    finally:
-        raw.close()
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False

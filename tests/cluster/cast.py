@@ -2,13 +2,12 @@
 
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import pytest
@@ -24,10 +23,6 @@ from tests.conftest import STOP_SECONDS, Server
 from tests.fakes.clerk import SigningKey
 from tests.projects.conftest import Cast, Key, Person
 
-T = TypeVar("T")
-
-SOON_SECONDS = 15.0
-LOOK_SECONDS = 0.03
 SECRET = "between-machines-between-machines"
 UNKNOWN_LAG_MS = (1 << 31) - 1
 
@@ -36,16 +31,6 @@ ON_LITEFS = pytest.param(
     "litefs", marks=[pytest.mark.litefs, pytest.mark.skipif(missing is not None, reason=str(missing))]
 )
 ENGINE_NAMES = ["standin", ON_LITEFS]
-
-
-def until(look: Callable[[], T], seconds: float = SOON_SECONDS) -> T:
-    """What `look` gives once it is true: for what other processes do."""
-    deadline = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < deadline, f"not within {seconds:g} s"
-        # A machine lets a user in six hundred times a minute.
-        time.sleep(LOOK_SECONDS)
-    return found
 
 
 class Machine(Server):
@@ -114,6 +99,7 @@ class Machine(Server):
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+        self.end_left_behind()
         self.line.close()
 
 
@@ -215,4 +201,4 @@ def running(
         cluster.close()
 
 
-__all__ = ["AMS", "ENGINE_NAMES", "NRT", "ON_LITEFS", "PRIMARY", "Cluster", "Machine", "running", "until"]
+__all__ = ["AMS", "ENGINE_NAMES", "NRT", "ON_LITEFS", "PRIMARY", "Cluster", "Machine", "running"]

@@ -14,10 +14,11 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from app.identity.ids import new_id
-from tests.cluster.cast import PRIMARY, Cluster, Machine, running, until
+from tests.cluster.cast import PRIMARY, Cluster, Machine, running
 from tests.conftest import STOP_SECONDS
 from tests.instances.conftest import Peer, dial
 from tests.projects.conftest import Person
+from tests.waiting import until
 
 REPLICAS = (1, 2)
 TOO_OLD_MS = 90_000

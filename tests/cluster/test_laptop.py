@@ -16,8 +16,9 @@ import pytest
 
 from cluster.engines import why_not_litefs
 from cluster.watcher import MARK
-from tests.cluster.cast import ENGINE_NAMES, until
+from tests.cluster.cast import ENGINE_NAMES
 from tests.conftest import STOP_SECONDS
+from tests.waiting import until
 
 ROOT = Path(__file__).parent.parent.parent
 SAID_SECONDS = 60.0

@@ -8,9 +8,10 @@ import pytest
 
 from app.edge import migrate, sqlite
 from app.identity.demo import DEMO_USER
-from tests.cluster.cast import ENGINE_NAMES, Cluster, Machine, running, until
+from tests.cluster.cast import ENGINE_NAMES, Cluster, Machine, running
 from tests.cluster.visitors import EVENT_TOKENS, Listener, Reader, Relay, Visitor, Writer, until_all
 from tests.conftest import ADMIN_TOKEN
+from tests.waiting import until
 
 ROOM = "drill"
 # Between two replacements each relay gets so many accepted.

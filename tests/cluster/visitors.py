@@ -17,6 +17,7 @@ from websockets.sync.client import connect
 
 from tests.cluster.cast import Cluster, Machine
 from tests.conftest import ADMIN_TOKEN
+from tests.waiting import until
 
 GIVEN_UP_SECONDS = 30.0
 # Waited instead of the whole second that 503 asks for: a client that is more impatient than it should be.
@@ -184,9 +185,10 @@ class Listener(Visitor):
 
 def until_all(visitors: list[Visitor], come: Callable[[], bool]) -> None:
     """Wait while the visitors go on, unless one has something to complain of."""
-    deadline = time.monotonic() + GIVEN_UP_SECONDS
-    while not come():
+
+    def all_have() -> bool:
         wrong = [visitor.wrong for visitor in visitors if visitor.wrong]
         assert not wrong, wrong
-        assert time.monotonic() < deadline, f"not all have got on within {GIVEN_UP_SECONDS:g} s"
-        time.sleep(PAUSE_SECONDS)
+        return come()
+
+    until(all_have, GIVEN_UP_SECONDS)

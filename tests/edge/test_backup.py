@@ -20,7 +20,7 @@ from app.edge.control import Control
 from app.edge.database import Database, Transaction
 from app.edge.litestream import replica_of
 from app.settings import Settings, read_settings
-from tests.waiting import comes
+from tests.waiting import comes, is_alive
 
 pytestmark = pytest.mark.anyio
 FILES = 200
@@ -76,13 +76,6 @@ def restored(url: str, scratch: Path, table: str = "origins", column: str = "ori
         return [row[0] for row in raw.execute(f"SELECT {column} FROM {table} ORDER BY rowid")]
     finally:
         raw.close()
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 async def test_an_answer_comes_after_the_replica_has_the_commit(tmp_path: Path) -> None:

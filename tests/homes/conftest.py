@@ -3,22 +3,22 @@
 import itertools
 import os
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, WebSocketException
+from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from app.errors import AppError
 from app.instances.restoration import fetch, read_position
-from tests.cluster.backing import is_alive, rows
-from tests.cluster.cast import Cluster, Machine, running, until
-from tests.conftest import ADMIN_TOKEN, CLI
+from app.instances.store import path_of
+from tests.cluster.cast import Cluster, Machine, running
+from tests.conftest import ADMIN_TOKEN, CLI, rows_of
 from tests.instances.conftest import Peer, dial
 from tests.replication.conftest import ON_LITEFS
+from tests.waiting import is_alive, until
 
 _numbers = itertools.count(1)
 BACK_SECONDS = 30.0
@@ -70,10 +70,22 @@ def where(machine: Machine, room: str) -> Frame:
     return seen
 
 
-def home_of(homes: Homes, room: str) -> tuple[str, float]:
+def home_of(homes: Homes, room: str) -> tuple[str, int, int | None]:
+    """`(machine, number, opened)`."""
+    found: tuple[str, int, int | None] = rows_of(
+        homes.primary.database, f"SELECT machine, number, opened FROM homes WHERE name = '{room}'"
+    )[0]
+    return found
+
+
+def owner_since(homes: Homes, room: str) -> tuple[str, float]:
     """Who owns a room, and since when, in seconds."""
-    machine, at_ms = rows(homes.primary.database, f"SELECT machine, given_at_ms FROM homes WHERE name = '{room}'")[0]
+    machine, at_ms = rows_of(homes.primary.database, f"SELECT machine, given_at_ms FROM homes WHERE name = '{room}'")[0]
     return machine, at_ms / 1000
+
+
+def file_of(machine: Machine, room: str) -> Path:
+    return path_of(machine.data_dir / "instances", room)
 
 
 def kill_all(machine: Machine) -> None:
@@ -114,17 +126,16 @@ class Guest:
         while self.seq < told or not self.syncs:
             self._take(self.peer.hear())
 
-    def come_back(self, machines: list[Machine], seconds: float = BACK_SECONDS) -> float:
-        """Try one machine after the other; how long that took."""
-        begun = time.monotonic()
-        for machine in itertools.cycle(machines):
-            try:
-                self.come(machine)
-                return time.monotonic() - begun
-            except (InvalidHandshake, WebSocketException, OSError, AssertionError, TimeoutError):
-                assert time.monotonic() - begun < seconds, "nobody took it back"
-                time.sleep(0.05)
-        raise AssertionError
+    def come_back(self, machines: list[Machine]) -> None:
+        """Try one machine after the other."""
+        turns = itertools.cycle(machines)
+        until(lambda: self._comes(next(turns)), BACK_SECONDS)
+
+    def _comes(self, machine: Machine) -> bool:
+        with suppress(WebSocketException, OSError, AssertionError):
+            self.come(machine)
+            return True
+        return False
 
     def set(self, key: str, value: Any) -> None:
         """Until it is acknowledged."""
@@ -179,13 +190,15 @@ def open_homes(
     replay: str = "forward",
     *,
     direct: bool = True,
+    backup: bool = True,
     module: str = CLI,
     **environ: str,
 ) -> Iterator[Homes]:
     """`module` is the release that they run."""
     folder = factory.mktemp("h")
     replica = folder / "replica"
-    environ["LITESTREAM_REPLICA_URL"] = f"file://{replica}"
+    if backup:
+        environ["LITESTREAM_REPLICA_URL"] = f"file://{replica}"
     with running(kind, folder, replay, direct=direct, module=module, **environ) as made:
         made.__class__ = Homes
         assert isinstance(made, Homes)
@@ -215,6 +228,3 @@ def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Homes]:
     """
     bounds = {"OPEN_INSTANCES": str(OPEN_INSTANCES), "REFUSED_SECONDS": str(REFUSED_SECONDS)}
     yield from open_homes("standin", tmp_path_factory, module="tests.homes.hasty", **bounds)
-
-
-__all__ = ["Guest", "Homes", "home_of", "where"]

@@ -8,10 +8,11 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.cluster.cast import AMS, NRT, PRIMARY, Machine, until
+from tests.cluster.cast import AMS, NRT, PRIMARY, Machine
 from tests.conftest import ADMIN_TOKEN
 from tests.homes.conftest import Frame, Homes, open_homes
 from tests.instances.conftest import dial, fresh
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module", params=["forward", "fly"])

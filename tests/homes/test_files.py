@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from app.edge import restoration, sqlite
-from app.instances.store import path_of
-from tests.cluster.backing import rows
-from tests.cluster.cast import AMS, NRT, PRIMARY, Machine, until
-from tests.homes.conftest import Guest, Homes, kill_all, open_homes
+from tests.cluster.cast import AMS, NRT, PRIMARY, Machine
+from tests.conftest import rows_of
+from tests.homes.conftest import Guest, Homes, file_of, home_of, kill_all, open_homes
+from tests.waiting import until
 
 Guests = Callable[[str], Guest]
 
@@ -27,18 +27,6 @@ def homes(shared: Homes) -> Iterator[Homes]:
     for machine in shared.machines:
         if machine.process is None or machine.process.poll() is not None:
             machine.start()
-
-
-def file_of(machine: Machine, room: str) -> Path:
-    return path_of(machine.data_dir / "instances", room)
-
-
-def home_of(homes: Homes, room: str) -> tuple[str, int, int | None]:
-    """`(machine, number, opened)`."""
-    found: tuple[str, int, int | None] = rows(
-        homes.primary.database, f"SELECT machine, number, opened FROM homes WHERE name = '{room}'"
-    )[0]
-    return found
 
 
 def status(machine: Machine, room: str) -> int:
@@ -197,7 +185,7 @@ def test_a_machine_adopts_what_it_has_and_a_restored_core_does_not_know(homes: H
     raw.execute("DELETE FROM homes WHERE name = ?", (room,))
     raw.close()
     ams.start()
-    until(lambda: rows(homes.primary.database, f"SELECT 1 FROM homes WHERE name = '{room}'"))
+    until(lambda: rows_of(homes.primary.database, f"SELECT 1 FROM homes WHERE name = '{room}'"))
     assert home_of(homes, room) == (AMS, 3, 2)
     guest.come_back([nrt])
     assert (guest.values, guest.syncs) == ({"a": 1, "b": 2}, 1)

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.cluster.cast import AMS, NRT, PRIMARY, until
+from tests.cluster.cast import AMS, NRT, PRIMARY
 from tests.homes.conftest import Guest, Homes, home_of, open_homes, where
+from tests.waiting import until
 
 Guests = Callable[[str], Guest]
 

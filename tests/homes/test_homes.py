@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from tests.cluster.backing import rows
-from tests.cluster.cast import AMS, NRT, PRIMARY, Machine, until
+from tests.cluster.cast import AMS, NRT, PRIMARY, Machine
+from tests.conftest import rows_of
 from tests.homes.conftest import OPEN_INSTANCES, REFUSED_SECONDS, Guest, Homes, home_of, kill_all, where
+from tests.waiting import until
 
 RESUMED_SECONDS = 5.0
 Guests = Callable[[str], Guest]
@@ -134,7 +135,7 @@ def test_what_was_never_shipped_comes_from_the_machine_that_has_it(homes: Homes,
 def _home_row(homes: Homes, room: str, asked: Machine) -> str:
     """Who owns a room, once it was asked for."""
     asked.get(f"/api/instances/{room}/keys")
-    machine: str = rows(homes.primary.database, f"SELECT machine FROM homes WHERE name = '{room}'")[0][0]
+    machine: str = rows_of(homes.primary.database, f"SELECT machine FROM homes WHERE name = '{room}'")[0][0]
     return machine
 
 

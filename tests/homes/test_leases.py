@@ -21,16 +21,16 @@ from app.settings import read_place
 from cluster import machines
 from cluster.engines import ENGINES
 from cluster.machines import REGIONS
-from tests.cluster.cast import AMS, NRT, PRIMARY, Machine, until
+from tests.cluster.cast import AMS, NRT, PRIMARY, Machine
 from tests.homes.acknowledged import Writer
-from tests.homes.conftest import Guest, Homes, home_of, where
+from tests.homes.conftest import Guest, Homes, owner_since, where
+from tests.waiting import until
 
 Guests = Callable[[str], Guest]
 
 LEASE_SECONDS = 6.0
 # What lies between the moment that is meant and the one that a busy machine comes to it.
 LATE_SECONDS = 1.5
-LOOK_SECONDS = 0.1
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,7 @@ def test_a_machine_that_sleeps_keeps_its_own_for_one_lease_and_wakes_to_nothing(
         # It waits in the socket of the machine that sleeps.
         guest.peer.say("set", key="lost", value=1, opId="in-vain", timestamp=0)
         *refused, answered = ask_until(nrt, room, 3 * LEASE_SECONDS)
-        machine, given_at = home_of(short_homes, room)
+        machine, given_at = owner_since(short_homes, room)
     assert refused and {(answer.status_code, "retry-after" in answer.headers) for answer in refused} == {(503, True)}
     assert list(answered.json()["keys"]) == ["before"]
     # Its last heartbeat was heard at most a little more than HEARTBEAT_SECONDS before it slept.
@@ -187,9 +187,9 @@ def test_a_primary_that_has_started_gives_nothing_away_for_one_lease_but_by_hand
             nrt.kill()
             ask_until(fra, refused, 3 * LEASE_SECONDS)
             for room, owner in ((handed, NRT), (refused, PRIMARY)):
-                machine, given_at = home_of(short_homes, room)
+                machine, given_at = owner_since(short_homes, room)
                 assert (machine, given_at - ready < LEASE_SECONDS) == (owner, True)
             assert asked.result()[0].status_code == 503
-    machine, given_at = home_of(short_homes, sleeping)
+    machine, given_at = owner_since(short_homes, sleeping)
     assert machine == PRIMARY
     assert LEASE_SECONDS <= given_at - began < LEASE_SECONDS + ready - began + LATE_SECONDS

@@ -9,9 +9,10 @@ import pytest
 
 from app.edge.desk import LEAVE_SECONDS
 from app.edge.liveness import REFUSED_SECONDS
-from tests.cluster.cast import AMS, NRT, PRIMARY, until
-from tests.homes.conftest import Guest, Homes, home_of, where
+from tests.cluster.cast import AMS, NRT, PRIMARY
+from tests.homes.conftest import Guest, Homes, home_of, owner_since, where
 from tests.homes.test_moves import Writer
+from tests.waiting import until
 
 Guests = Callable[[str], Guest]
 WRITES = 20
@@ -34,7 +35,7 @@ def test_who_writes_goes_on_elsewhere_as_soon_as_the_owner_has_ended(durable_hom
     assert ams.stop() == 0, ams.log()
     ended_at, before = time.time(), len(guest.acknowledged)
     until(lambda: len(guest.acknowledged) > before + WRITES)
-    machine, given_at = home_of(homes, room)
+    machine, given_at = owner_since(homes, room)
     assert machine in (NRT, PRIMARY)
     assert given_at < ended_at + REFUSED_SECONDS / 2
     # It comes back as one that begins: what nobody has asked for meanwhile is its own, what was taken is not.

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from app.edge.homes import number_of
-from tests.cluster.backing import rows
-from tests.cluster.cast import AMS, NRT, PRIMARY, until
+from tests.cluster.cast import AMS, NRT, PRIMARY
+from tests.conftest import rows_of
 from tests.homes.conftest import Guest, Homes, where
+from tests.waiting import until
 
 Guests = Callable[[str], Guest]
 WRITES_BEFORE, WRITES_AFTER = 30, 30
@@ -164,5 +165,5 @@ def test_what_an_operator_restores_is_what_its_home_opens(homes: Homes, guests: 
     ams.start()
     guest.come_back([ams])
     assert (number_of(guest.epoch), guest.values, where(ams, room)["machine"]) == (4, {"a": 2}, AMS)
-    told = rows(file, "SELECT epoch FROM epochs ORDER BY rowid")
+    told = rows_of(file, "SELECT epoch FROM epochs ORDER BY rowid")
     assert [number_of(row[0]) for row in told] == [1, 2, 3, 3, 4]

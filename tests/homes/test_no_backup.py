@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from app.edge.liveness import REFUSED_SECONDS
-from tests.cluster.cast import AMS, NRT, running, until
-from tests.homes.conftest import Guest, Homes, where
-from tests.homes.test_files import file_of, home_of
+from tests.cluster.cast import AMS, NRT
+from tests.homes.conftest import Guest, Homes, file_of, home_of, open_homes, where
+from tests.waiting import until
 
 Guests = Callable[[str], Guest]
 
@@ -16,10 +16,7 @@ Guests = Callable[[str], Guest]
 @pytest.fixture(scope="module")
 def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Homes]:
     hasty = {"module": "tests.homes.hasty", "LOOK_SECONDS": "0.2"}
-    with running("standin", tmp_path_factory.mktemp("h"), direct=True, **hasty) as made:
-        made.__class__ = Homes
-        assert isinstance(made, Homes)
-        yield made
+    yield from open_homes("standin", tmp_path_factory, backup=False, **hasty)
 
 
 def test_an_owner_that_is_killed_keeps_what_it_has(homes: Homes, guests: Guests) -> None:

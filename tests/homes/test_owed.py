@@ -6,10 +6,10 @@ from collections.abc import Callable
 import pytest
 
 from app.identity.users import DEV_USER
-from tests.cluster.backing import rows
-from tests.cluster.cast import until
+from tests.conftest import rows_of
 from tests.homes.conftest import Guest, Homes, kill_all
 from tests.homes.spooling import owe_usage
+from tests.waiting import until
 
 Guests = Callable[[str], Guest]
 EVENTS = 20
@@ -33,12 +33,12 @@ def test_hubs_go_on_while_the_primary_is_away_and_what_they_owe_arrives_once(hom
     assert (refused.status_code, "retry-after" in refused.headers) == (503, True)
     owed = [owe_usage(machine_file, number) for number in range(EVENTS)]
     owe_usage(machine_file, 0)
-    assert len(rows(machine_file, "SELECT 1 FROM spool WHERE kind = 'usage'")) == EVENTS
+    assert len(rows_of(machine_file, "SELECT 1 FROM spool WHERE kind = 'usage'")) == EVENTS
     fra.start()
-    until(lambda: not rows(machine_file, "SELECT 1 FROM spool"), 30)
-    assert not rows(machine_file, "SELECT 1 FROM refused")
-    assert rows(fra.database, f"SELECT last_used_at_ms IS NOT NULL FROM api_keys WHERE id = '{key_id}'") == [(1,)]
-    stored = rows(fra.database, "SELECT event_id FROM usage_logs ORDER BY id")
+    until(lambda: not rows_of(machine_file, "SELECT 1 FROM spool"), 30)
+    assert not rows_of(machine_file, "SELECT 1 FROM refused")
+    assert rows_of(fra.database, f"SELECT last_used_at_ms IS NOT NULL FROM api_keys WHERE id = '{key_id}'") == [(1,)]
+    stored = rows_of(fra.database, "SELECT event_id FROM usage_logs ORDER BY id")
     assert [row[0] for row in stored] == owed
     guest.set("after", 3)
     assert guest.values == {"before": 1, "during": 2, "after": 3}
@@ -59,8 +59,8 @@ def test_webhooks_hear_once_what_happened_at_a_home_while_the_primary_was_away(h
     fra.start()
     guest.set("after", 3)
     events = "SELECT json_extract(payload, '$.data.key') FROM webhook_events JOIN webhook_deliveries ON event_id = {}"
-    until(lambda: len(rows(fra.database, events.format("webhook_events.id"))) >= 3, 30)
-    assert sorted(row[0] for row in rows(fra.database, events.format("webhook_events.id"))) == [
+    until(lambda: len(rows_of(fra.database, events.format("webhook_events.id"))) >= 3, 30)
+    assert sorted(row[0] for row in rows_of(fra.database, events.format("webhook_events.id"))) == [
         "after",
         "before",
         "during",
@@ -75,8 +75,8 @@ def test_a_machine_that_stops_leaves_nothing_owed(hasty: Homes) -> None:
     owed = owe_usage(machine_file, 10_000)
     ams.stop()
     try:
-        assert not rows(machine_file, "SELECT 1 FROM spool")
-        assert rows(fra.database, f"SELECT count(*) FROM usage_logs WHERE event_id = '{owed}'") == [(1,)]
+        assert not rows_of(machine_file, "SELECT 1 FROM spool")
+        assert rows_of(fra.database, f"SELECT count(*) FROM usage_logs WHERE event_id = '{owed}'") == [(1,)]
     finally:
         ams.start()
         until(lambda: ams.health()["leaseMs"])
@@ -97,7 +97,7 @@ def test_a_home_that_is_killed_while_the_primary_is_away_owes_what_it_did_and_pa
     guest.set("before", 1)
     machine_file = ams.data_dir / "machine.db"
     waiting = "SELECT count(DISTINCT kind) FROM spool"
-    until(lambda: rows(machine_file, waiting) == [(0,)])
+    until(lambda: rows_of(machine_file, waiting) == [(0,)])
     quota = ams.get("/api/usage/quota")
     assert quota.status_code == 200
     assert fra.process is not None
@@ -113,21 +113,21 @@ def test_a_home_that_is_killed_while_the_primary_is_away_owes_what_it_did_and_pa
         assert (refused.status_code, "retry-after" in refused.headers) == (503, True), refused.text
     assert ams.get(f"/api/instances/{room}/keys", Authorization=f"Bearer {key}").status_code == 200
     owed = [owe_usage(machine_file, number) for number in range(100 * away, 100 * away + EVENTS)]
-    until(lambda: rows(machine_file, waiting) == [(3,)])
+    until(lambda: rows_of(machine_file, waiting) == [(3,)])
     kill_all(ams)
     ams.start()
-    assert rows(machine_file, waiting) == [(3,)]
+    assert rows_of(machine_file, waiting) == [(3,)]
     if away is signal.SIGKILL:
         fra.process.wait()
         fra.start()
     else:
         fra.process.send_signal(signal.SIGCONT)
-    until(lambda: rows(machine_file, waiting) == [(0,)], 30)
-    assert not rows(machine_file, "SELECT 1 FROM refused")
+    until(lambda: rows_of(machine_file, waiting) == [(0,)], 30)
+    assert not rows_of(machine_file, "SELECT 1 FROM refused")
     told = "SELECT json_extract(payload, '$.data.key') FROM webhook_events WHERE payload LIKE '%{}%' ORDER BY 1"
-    assert rows(fra.database, told.format(room)) == [("before",), ("during",)]
-    assert rows(fra.database, f"SELECT last_used_at_ms IS NOT NULL FROM api_keys WHERE id = '{key_id}'") == [(1,)]
-    stored = rows(fra.database, "SELECT event_id FROM usage_logs ORDER BY id")
+    assert rows_of(fra.database, told.format(room)) == [("before",), ("during",)]
+    assert rows_of(fra.database, f"SELECT last_used_at_ms IS NOT NULL FROM api_keys WHERE id = '{key_id}'") == [(1,)]
+    stored = rows_of(fra.database, "SELECT event_id FROM usage_logs ORDER BY id")
     assert [row[0] for row in stored][-EVENTS:] == owed
     guest.come_back([nrt])
     assert (guest.values, guest.syncs) == ({"before": 1, "during": 2}, 1)

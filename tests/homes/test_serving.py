@@ -9,10 +9,11 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from app.identity.ids import new_id
-from tests.cluster.cast import Machine, until
+from tests.cluster.cast import Machine
 from tests.homes.conftest import Homes, open_homes
 from tests.instances.conftest import Peer, dial, joined, turned_away
 from tests.projects.conftest import Person
+from tests.waiting import until
 
 # How far behind the core of the home is in a test, and less than that.
 BEHIND_SECONDS, SOONER_SECONDS = 0.6, 0.3

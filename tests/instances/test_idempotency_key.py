@@ -1,9 +1,7 @@
 """Idempotency-Key at revert, undo and import: one effect and one answer."""
 
 import time
-from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import httpx
 import pytest
 
 from app.edge import idempotency, sqlite
+from tests.conftest import locked
 from tests.instances.conftest import in_background
 from tests.projects.conftest import Cast, Json, Person, refused
 
@@ -104,18 +103,6 @@ def test_an_answer_without_a_change_is_kept_too(cast: Cast, alice: Person, place
     cast.call(alice, "PUT", f"{place}/keys/a", {"value": 2})
     assert post(cast, alice, f"{place}/revert", {"seq": 1}).content == first.content
     assert cast.get(alice, f"{place}/keys/a")["value"] == 2
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Meanwhile nobody else commits to the file."""
-    raw = sqlite.connect(path)
-    raw.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    finally:
-        raw.execute("ROLLBACK")
-        raw.close()
 
 
 def file_of(cast: Cast, place: str) -> Path:

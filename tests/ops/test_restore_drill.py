@@ -15,8 +15,9 @@ from app.edge import integrity, sqlite
 from app.edge.database import Connection
 from app.instances.store import path_of
 from app.usage import verify
-from tests.cluster.backing import Backed, rows
+from tests.cluster.backing import Backed
 from tests.cluster.s3 import serving_s3
+from tests.conftest import rows_of
 from tests.waiting import until
 
 ROUNDS = 2
@@ -136,7 +137,7 @@ def check_room(backed: Backed) -> None:
     """Every acknowledged key is there, or what a writer set after it and never heard of."""
     path = path_of(backed.data / "instances", backed.room)
     assert integrity.integrity_check(path) == []
-    held = {key: int(value) for key, value in rows(path, "SELECT key, value FROM entries")}
+    held = {key: int(value) for key, value in rows_of(path, "SELECT key, value FROM entries")}
     assert held.keys() >= backed.keys.keys()
     assert all(held[key] >= value for key, value in backed.keys.items())
     backed.keys = held

@@ -14,8 +14,8 @@ import pytest
 
 from cluster import machines
 from cluster.engines import LiteFS, find_litefs, why_not_litefs
-from tests.cluster.backing import rows
 from tests.cluster.cast import AMS, NRT, PRIMARY, Cluster, Machine
+from tests.conftest import rows_of
 from tests.homes.spooling import owe_usage
 from tests.waiting import until
 
@@ -128,6 +128,6 @@ def test_a_replica_becomes_the_primary_with_all_that_it_has(cluster: Cluster, tm
         assert ams.command("origins", "add", LATER).returncode == 0
         until(lambda: LATER in origins_of(nrt))
         assert KEPT in origins_of(nrt)
-        until(lambda: rows(ams.database, "SELECT event_id FROM usage_logs") == [(owed,)])
+        until(lambda: rows_of(ams.database, "SELECT event_id FROM usage_logs") == [(owed,)])
         until(lambda: ams.command("backup", "status").returncode == 0)
         assert ams.command("backup", "verify").returncode == 0

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from app.edge import migrate, sqlite
+from app.edge import migrate
 from app.edge.archive import Archive
 from app.edge.clock import now_ms
 from app.edge.database import Database, Row, Transaction
@@ -16,6 +16,7 @@ from app.usage.mover import KEPT_DAYS, Mover
 from app.usage.period import DAY_MS
 from app.usage.rows import Line
 from app.usage.wire import Refused
+from tests.conftest import rows_of
 
 OPERATOR = Poster("key_of_the_relay")
 
@@ -84,15 +85,6 @@ class Books:
     def kept(self) -> int:
         """How many rows are in the core."""
         return int(self.rows("SELECT count(*) FROM usage_logs")[0][0])
-
-
-def rows_of(path: Path, sql: str, *values: Any) -> list[Row]:
-    raw = sqlite.connect(path, read_only=True)
-    try:
-        rows: list[Row] = raw.execute(sql, values).fetchall()
-        return rows
-    finally:
-        raw.close()
 
 
 def line(user: str, event_id: str, total: int = 10, *, days_old: float = 0.0, **more: Any) -> Line:

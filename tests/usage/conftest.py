@@ -1,6 +1,7 @@
 """The cast of metering: a server with a relay's key, and as many users as a test asks for."""
 
 import itertools
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -271,3 +272,19 @@ def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
 def person(relay: Relay) -> Person:
     """A user on the plan of a million tokens, with no usage."""
     return relay.person()
+
+
+def write_events(path: Path, lines: int, occurred: str = "2026-03-01T00:00:00Z") -> None:
+    """A file of events of dev-user's, three tokens each."""
+    with path.open("w") as file:
+        for number in range(lines):
+            event = {"userId": "dev-user", "id": f"e{number}", "totalTokens": 3, "occurredAt": occurred}
+            file.write(json.dumps(event) + "\n")
+
+
+def import_file(server: Server, path: Path) -> dict[str, object]:
+    """What became of the lines of a file that must be taken."""
+    done = server.command("usage", "import", str(path), "--json")
+    assert done.returncode == 0, done.stderr
+    imported: dict[str, object] = json.loads(done.stdout)["imported"][0]
+    return imported

@@ -18,7 +18,8 @@ from app.usage import archive_queries
 from app.usage.mover import HOLD_SECONDS, KEPT_DAYS
 from app.usage.period import DAY_MS
 from app.usage.rows import Line
-from tests.usage.books import Books, fill, line, old, rows_of
+from tests.conftest import rows_of
+from tests.usage.books import Books, fill, line, old
 
 pytestmark = pytest.mark.anyio
 

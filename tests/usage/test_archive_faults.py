@@ -14,7 +14,8 @@ from app.identity import users
 from app.usage import archive_queries
 from app.usage.mover import Mover
 from app.usage.period import DAY_MS
-from tests.usage.books import Books, line, old, rows_of
+from tests.conftest import rows_of
+from tests.usage.books import Books, line, old
 
 WAIT_SECONDS = 20.0
 

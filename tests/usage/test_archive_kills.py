@@ -15,7 +15,8 @@ from app.edge.archive import Archive
 from app.usage import archive_queries, verify
 from app.usage.mover import KEPT_DAYS
 from app.usage.period import DAY_MS
-from tests.usage.books import Books, line, old, rows_of
+from tests.conftest import rows_of
+from tests.usage.books import Books, line, old
 from tests.usage.conftest import EVENTS, Relay, native
 from tests.usage.test_faults import Poster, posting, wait_for
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from app.edge.clock import now_ms
 from cluster.engines import Process
 from cluster.ports import free_port
-from tests.conftest import ADMIN_TOKEN, Server, serving
-from tests.usage.books import Books, fill, line, old, rows_of
+from tests.conftest import ADMIN_TOKEN, Server, rows_of, serving
+from tests.usage.books import Books, fill, line, old
+from tests.usage.conftest import import_file, write_events
 from tests.waiting import until
 
 REPLICATED = {
@@ -32,20 +33,6 @@ WAIT_SECONDS = 20.0
 
 def count(path: Path) -> int:
     return int(rows_of(path, "SELECT count(*) FROM usage_logs")[0][0]) if path.exists() else 0
-
-
-def write_events(path: Path, lines: int, occurred: str = OLD) -> None:
-    with path.open("w") as file:
-        for number in range(lines):
-            event = {"userId": "dev-user", "id": f"e{number}", "totalTokens": 3, "occurredAt": occurred}
-            file.write(json.dumps(event) + "\n")
-
-
-def import_file(server: Server, path: Path) -> dict[str, object]:
-    done = server.command("usage", "import", str(path), "--json")
-    assert done.returncode == 0, done.stderr
-    imported: dict[str, object] = json.loads(done.stdout)["imported"][0]
-    return imported
 
 
 @contextmanager
@@ -89,7 +76,7 @@ def test_an_import_of_closed_periods_leaves_nothing_but_the_newest_row_in_the_co
     server: Server, tmp_path: Path
 ) -> None:
     server.environ |= REPLICATED
-    write_events(tmp_path / "events.ndjson", 2_500)
+    write_events(tmp_path / "events.ndjson", 2_500, OLD)
     first = import_file(server, tmp_path / "events.ndjson")
     second = import_file(server, tmp_path / "events.ndjson")
     assert (first["accepted"], first["duplicates"]) == (2_500, 0)
@@ -130,7 +117,7 @@ def test_the_old_database_comes_straight_into_the_archive(server: Server, tmp_pa
 def test_an_import_killed_in_the_middle_goes_on_and_loses_nothing(server: Server, tmp_path: Path) -> None:
     server.environ |= REPLICATED
     path = tmp_path / "events.ndjson"
-    write_events(path, LINES)
+    write_events(path, LINES, OLD)
     ledger = server.data_dir / "ledger.db"
     words = [sys.executable, "-m", "app.cli", "usage", "import", str(path), "--data", str(server.data_dir)]
     with subprocess.Popen(words, env=server.environ) as importing:

@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 from app.edge import sqlite
+from tests.conftest import locked
 from tests.usage.conftest import EVENTS, RESERVATIONS, Person, Relay, bearer, differences, first, native
 
 KILLS = 50
@@ -187,18 +188,6 @@ def test_while_another_process_holds_the_lock_writes_are_503_and_reads_go_on(rel
     found = relay.quota(person)
     assert (found["used"], found["reserved"]) == (1, 0)
     assert first(relay.post(event))["status"] == "accepted"
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Another connection is in the middle of a write."""
-    raw = sqlite.connect(path)
-    try:
-        raw.execute("BEGIN IMMEDIATE")
-        yield
-        raw.execute("ROLLBACK")
-    finally:
-        raw.close()
 
 
 def test_a_short_lock_is_waited_for(relay: Relay, person: Person) -> None:

@@ -3,8 +3,7 @@
 import json
 from pathlib import Path
 
-from app.edge import sqlite
-from tests.conftest import Server
+from tests.conftest import Server, rows_of
 
 DUMP = """PRAGMA defer_foreign_keys=TRUE;
 CREATE TABLE users (id TEXT PRIMARY KEY, clerk_id TEXT, email TEXT, first_name TEXT, subscription TEXT,
@@ -38,12 +37,7 @@ def import_dump(server: Server, path: Path) -> dict[str, dict[str, object]]:
 
 
 def read(server: Server, sql: str) -> list[tuple[object, ...]]:
-    raw = sqlite.connect(server.data_dir / "core.db", read_only=True)
-    try:
-        rows: list[tuple[object, ...]] = raw.execute(sql).fetchall()
-        return rows
-    finally:
-        raw.close()
+    return rows_of(server.data_dir / "core.db", sql)
 
 
 def test_a_dump_comes_in_beside_a_running_server_and_a_second_run_changes_nothing(

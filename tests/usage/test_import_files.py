@@ -1,39 +1,20 @@
 """litehouse usage import FILE."""
 
-import json
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from app.edge import sqlite
-from tests.conftest import Server, serving
+from tests.conftest import Server, rows_of, serving
+from tests.usage.conftest import import_file, write_events
 
 LINES = 20_000
 HEADER = "id,user_id,session_id,event_id,model,total_tokens,input_tokens,output_tokens,created_at\n"
 
 
-def write_events(path: Path, lines: int) -> None:
-    with path.open("w") as file:
-        for number in range(lines):
-            event = {"userId": "dev-user", "id": f"e{number}", "totalTokens": 3, "occurredAt": "2026-03-01T00:00:00Z"}
-            file.write(json.dumps(event) + "\n")
-
-
-def import_file(server: Server, path: Path) -> dict[str, object]:
-    done = server.command("usage", "import", str(path), "--json")
-    assert done.returncode == 0, done.stderr
-    imported: dict[str, object] = json.loads(done.stdout)["imported"][0]
-    return imported
-
-
 def count_rows(server: Server) -> int:
-    raw = sqlite.connect(server.data_dir / "core.db", read_only=True)
-    try:
-        return int(raw.execute("SELECT count(*) FROM usage_logs").fetchone()[0])
-    finally:
-        raw.close()
+    return int(rows_of(server.data_dir / "core.db", "SELECT count(*) FROM usage_logs")[0][0])
 
 
 def test_ndjson_comes_in_whole_and_a_second_run_changes_nothing(server: Server, tmp_path: Path) -> None:
@@ -58,9 +39,9 @@ def test_csv_keeps_created_at_and_bad_lines_are_named(server: Server, tmp_path: 
     assert (done["accepted"], done["rejected"]) == (1, 2)
     assert "User not found: nobody" in str(done["errors"])
     assert "line 4: total_tokens" in str(done["errors"])
-    raw = sqlite.connect(server.data_dir / "core.db", read_only=True)
-    row = raw.execute("SELECT created_at, occurred_at_ms, received_at_ms, model FROM usage_logs").fetchone()
-    raw.close()
+    (row,) = rows_of(
+        server.data_dir / "core.db", "SELECT created_at, occurred_at_ms, received_at_ms, model FROM usage_logs"
+    )
     assert row == ("2025-11-01 10:00:00", 1_761_991_200_000, 1_761_991_200_000, 'a "model"')
 
 

@@ -25,7 +25,8 @@ from app.usage.ledger import Poster
 from app.usage.period import period_of
 from app.usage.reservations import Asked
 from app.usage.wire import Wire
-from tests.conftest import START_SECONDS, free_port
+from cluster.ports import free_port
+from tests.conftest import START_SECONDS
 from tests.usage.conftest import EVENTS, QUOTA, Relay, bearer, differences
 from tests.waiting import until
 
