@@ -15,9 +15,11 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from app.edge.changes import announce
+from app.edge.clock import now_ms
 from app.edge.database import Database
 from app.errors import Unavailable
 from app.instances import relay
+from app.instances.expiry import RETRY_MS
 from app.instances.hub import Hub
 from app.instances.hubs import IDLE_SECONDS, OPEN_INSTANCES
 from app.instances.mailbox import Ask
@@ -34,6 +36,7 @@ T = TypeVar("T")
 
 INSTANCES = 2_000
 AT_ONCE = 10
+EXPIRES_MS = 50
 # A file, its journal and its index.
 DESCRIPTORS_A_FILE = 3
 SPARE_DESCRIPTORS = 50
@@ -60,6 +63,23 @@ async def test_when_all_are_taken_the_one_that_is_longest_without_connections_cl
             await served.hubs.open("third")
             assert opened(served) == ["connected", "first", "third"]
             await peer.alive()
+
+
+async def test_an_expiry_that_cannot_be_stored_is_tried_again_after_a_second(tmp_path: Path) -> None:
+    """Tried again at once it would take the loop from everybody else for as long as the fault lasts."""
+    async with live(tmp_path) as served, served.hubs.use(await served.make("room")) as hub:
+        tries: list[float] = []
+
+        def check() -> None:
+            tries.append(time.monotonic())
+            if len(tries) == 1:
+                raise Unavailable("Not now")
+
+        brief = Set("brief", msgspec.Raw(b"1"), expires_at=now_ms() + EXPIRES_MS)
+        await hub.change(Ask([brief], CLOCKWORK))
+        hub.check = check
+        await comes(lambda: hub.seq == 2)
+        assert tries[1] - tries[0] > 0.9 * RETRY_MS / 1000
 
 
 async def test_who_leaves_while_an_instance_is_opened_leaves_one_hub_behind_and_not_half_of_one(tmp_path: Path) -> None:
