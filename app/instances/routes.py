@@ -91,14 +91,14 @@ async def require_instance_id(request: Request) -> Response:
     raise Invalid("Instance ID required")
 
 
-@operation(errors=(400, 401), credentials=(ADMIN,))
+@operation(errors=(400, 401, 403, 429, 503), credentials=(ADMIN,))
 async def require_object_id(request: Request) -> Response:
     """An address of an operator's that names no instance."""
     await authenticate_operator(request)
     raise Invalid("Object ID required")
 
 
-@operation(errors=(400, 401, 404, 503), credentials=(ADMIN,))
+@operation(errors=(400, 401, 403, 404, 429, 503), credentials=(ADMIN,))
 async def introspect(request: Request) -> Response:
     """What an instance holds and who is connected, for an operator."""
     await authenticate_operator(request)

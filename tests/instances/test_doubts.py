@@ -98,16 +98,16 @@ async def test_what_waited_is_decided_though_the_hub_has_too_much_to_do(tmp_path
             hub = await served.hubs.open(name)
             hub.read_only = True
             await peer.say("set", key="a", value=1, opId="mine")
-            await served.until(lambda: primary.looks == 1)
+            await comes(lambda: primary.looks == 1)
             hub.read_only = False
             (member,) = hub.audience.members.values()
             async with held(hub):
                 other = asyncio.create_task(hub.change(Ask([Set("b", msgspec.Raw(b"1"))], CLOCKWORK)))
-                await served.until(lambda: hub._thread._work_queue.qsize() == 1)
+                await comes(lambda: hub._thread._work_queue.qsize() == 1)
                 for _ in range(MAILBOX):
                     hub.post(member, (), None)
                 primary.let.release()
-                await served.until(lambda: len(hub._mailbox) > MAILBOX)
+                await comes(lambda: len(hub._mailbox) > MAILBOX)
             await other
             assert ("ack", "mine") in await until_ack(peer, "mine")
 

@@ -175,7 +175,7 @@ async def test_what_nobody_listens_to_owes_nothing_also_when_that_was_not_known_
     async with live(tmp_path, Busy) as served:
         hub = await served.hubs.open(await served.make("room"))
         assert hub.tells, "nothing may be lost meanwhile"
-        await served.until(lambda: not hub.tells)
+        await comes(lambda: not hub.tells)
         assert isinstance(served.db, Busy) and served.db.refused == 1
 
 
@@ -199,13 +199,13 @@ async def test_what_was_read_before_somebody_began_to_listen_does_not_count(tmp_
     async with live(tmp_path, Slow) as served:
         hub, db = await served.hubs.open(await served.make("room")), served.db
         assert isinstance(db, Slow)
-        await served.until(lambda: db.asked == 1)
+        await comes(lambda: db.asked == 1)
         await served.db.write(announce, subscriptions.TOPIC, "of somebody new")
         db.let.release()
-        await served.until(lambda: db.asked == 2)
+        await comes(lambda: db.asked == 2)
         assert hub.tells
         db.let.release()
-        await served.until(lambda: not hub.tells)
+        await comes(lambda: not hub.tells)
 
 
 async def test_a_hub_that_two_would_close_is_closed_once(tmp_path: Path) -> None:

@@ -192,7 +192,7 @@ async def test_what_is_made_read_only_while_it_is_opened_is_read_only(tmp_path: 
         thread, go = served.hubs._stores.thread_of(room), threading.Event()
         thread.submit(go.wait, 10)
         opening = asyncio.create_task(served.hubs.open(room))
-        await served.until(lambda: thread._work_queue.qsize() == 1)
+        await comes(lambda: thread._work_queue.qsize() == 1)
         form = instances.InstanceChange(is_readonly=True)
         await served.db.write(instances.change, OPERATOR, room, form, now_ms())
         await reviewed_all(served)
