@@ -230,7 +230,7 @@ async def _join(
     stack.push_async_callback(peers.close)
     restorable = settings.backup_url is not None
     member = await membership.join(db, node, peers, project_queries.find_region, takes_away=restorable)
-    stack.push_async_callback(member.follower.close)
+    stack.push_async_callback(member.close)
     if node.is_primary:
         await adopt(member, settings.instances_dir)
     return member

@@ -7,10 +7,12 @@ did not answer a moment ago: it then says the same again, or has given it to ano
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from app.edge import homes
 from app.edge.database import Database
 from app.edge.desk import Desk
+from app.edge.flights import Flights
 from app.edge.homes import Home, Machine
 from app.edge.lease import Fenced
 from app.edge.ownership import Ownership
@@ -31,6 +33,7 @@ class Keeper:
         self._owning = owning
         self._desk = desk
         self._suspects: dict[str, float] = {}
+        self._questions = Flights[str, Home]()
 
     async def home_of(self, name: str) -> Destination | None:
         """Where something lives; None where nothing has that name. Unavailable."""
@@ -149,8 +152,12 @@ class Keeper:
     async def _find(self, name: str) -> Home | None:
         return self._owning.newest(name, await self._db.read_one(homes.find_home, name))
 
+    async def close(self) -> None:
+        await self._questions.close()
+
     async def _claim(self, name: str) -> Home:
-        home = await self._desk.claim(name, self._owning.me)
+        """Who comes back when a home is lost comes with all the others, and they ask together."""
+        home = await self._questions.join_next(name, partial(self._desk.claim, name, self._owning.me))
         self._owning.tell(home)
         return home
 

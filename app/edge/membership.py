@@ -52,6 +52,11 @@ class Membership:
         beating = Heart(self._owning, self._desk, fence).run()
         return [beating] if self._prober is None else [beating, self._prober.run()]
 
+    async def close(self) -> None:
+        """End the questions that are under way."""
+        await self.keeper.close()
+        await self.follower.close()
+
     async def home_or_here(self, name: str) -> Destination:
         """Where something lives. What nobody has yet is made where it is asked for, as development does."""
         return await self.keeper.home_of(name) or Destination(self.me.region, self.me.machine)

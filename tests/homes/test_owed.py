@@ -104,7 +104,7 @@ def test_a_home_that_is_killed_while_the_primary_is_away_owes_what_it_did_and_pa
     fra.process.send_signal(away)
     # Sockets go on, also for who comes now and by another machine; so do reads.
     guest.set("during", 2)
-    newcomer.come(nrt)
+    newcomer.come_back([nrt])
     assert newcomer.values == {"before": 1, "during": 2}
     assert ams.get("/api/usage/quota").json() == quota.json()
     event = {"userId": DEV_USER, "responseId": f"refused-{away}", "inputTokens": 1, "outputTokens": 2}

@@ -16,6 +16,7 @@ from app.edge.liveness import Liveness
 from app.edge.node import Node
 from app.edge.ownership import Ownership
 from app.edge.peers import Peers
+from app.edge.placement import Destination
 from app.edge.registry import Registry
 from app.errors import Unavailable
 from app.instances.arrivals import FOLDER, Arrivals
@@ -27,6 +28,7 @@ pytestmark = pytest.mark.anyio
 
 HERE, THERE = Machine("m3", "nrt"), Machine("m2", "ams")
 ROOM = "room"
+CLIENTS = 100
 
 
 class Line(Registry):
@@ -34,8 +36,10 @@ class Line(Registry):
 
     held: asyncio.Event | None = None
     answered = False
+    asked = 0
 
     async def claim(self, name: str, asker: Machine) -> Home:
+        self.asked += 1
         home = await super().claim(name, asker)
         self.answered = True
         if asker == HERE and self.held is not None:
@@ -72,6 +76,7 @@ async def owner(db: Database, tmp_path: Path) -> AsyncIterator[Owner]:
     made = Owner(db, tmp_path / "instances")
     await made.begin("first")
     yield made
+    await made.keeper.close()
     made.stores.close()
 
 
@@ -111,3 +116,20 @@ async def test_an_answer_that_was_on_its_way_while_a_session_ended_is_worth_noth
     owner.registry.held.set()
     with pytest.raises(Unavailable):
         await requiring
+
+
+async def test_all_that_look_for_a_home_that_is_lost_ask_together_and_hear_of_the_next(owner: Owner) -> None:
+    """A thousand clients come back at once; who asks is answered with what is so after it asked."""
+    await owner.keeper.require(ROOM)
+    await owner.lose()
+    owner.keeper.suspect(THERE.machine)
+    owner.registry.asked, owner.registry.held = 0, asyncio.Event()
+    first = asyncio.create_task(owner.keeper.home_of(ROOM))
+    await comes(lambda: owner.registry.asked == 1)
+    await owner.registry.lose(THERE.machine)
+    others = [asyncio.create_task(owner.keeper.home_of(ROOM)) for _ in range(CLIENTS)]
+    await asyncio.sleep(0)
+    owner.registry.held.set()
+    assert set(await asyncio.gather(*others)) == {Destination(HERE.region, HERE.machine)}
+    assert await first == Destination(THERE.region, THERE.machine)
+    assert owner.registry.asked == 2
