@@ -17,7 +17,6 @@ from app.edge.clock import instant, now_ms
 from app.edge.console import Console, Record
 from app.edge.database import Connection, Database
 from app.errors import NotFound
-from app.identity import users
 from app.usage import archive_queries, d1, imports, quota, verify
 from app.usage.imports import Counts
 from app.usage.mover import Mover
@@ -43,7 +42,7 @@ def show_usage(out: Console, any_id: str) -> None:
 
 
 def _read_quota(connection: Connection, any_id: str, now: int) -> Record:
-    found = quota.read_quota(connection, users.get(connection, any_id).id, now)
+    found = quota.read_any_quota(connection, any_id, now)
     if found is None:
         raise NotFound(f"User not found: {any_id}")
     return {"user": any_id, **msgspec.to_builtins(quota.view(found))}

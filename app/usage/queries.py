@@ -31,37 +31,53 @@ class Written(NamedTuple):
     amends_id: int | None
 
 
-def find_quota(
-    connection: Connection, user_id: str, period_start_ms: int, now: int
-) -> tuple[str, int, int | None, int, int] | None:
-    """`(plan, plan's tokens, override, used, reserved)`."""
-    row = connection.fetch_one(
-        """SELECT u.plan, p.monthly_tokens, u.token_quota, coalesce(c.total_tokens, 0),
-                  (SELECT coalesce(sum(r.max_tokens), 0) FROM reservations r
-                   WHERE r.user_id = u.id AND r.state = 'held' AND r.expires_at_ms > ?1)
-           FROM users u
-           JOIN plans p ON p.name = u.plan
-           LEFT JOIN usage_periods c ON c.user_id = u.id AND c.period_start_ms = ?2
-           WHERE u.id = ?3""",
-        now,
-        period_start_ms,
-        user_id,
-    )
-    return (row[0], row[1], row[2], row[3], row[4]) if row else None
+_QUOTA = """
+    SELECT u.plan, p.monthly_tokens, u.token_quota, coalesce(c.total_tokens, 0),
+           (SELECT coalesce(sum(r.max_tokens), 0) FROM reservations r
+            WHERE r.user_id = u.id AND r.state = 'held' AND r.expires_at_ms > ?1)
+    FROM users u
+    JOIN plans p ON p.name = u.plan
+    LEFT JOIN usage_periods c ON c.user_id = u.id AND c.period_start_ms = ?2
+"""
+# By Clerk's id or ours.
+_USER_OF_ANY_ID = "coalesce((SELECT user_id FROM identities WHERE provider = 'clerk' AND subject = {0}), {0})"
+_FIND_QUOTA = f"{_QUOTA} WHERE u.id = ?3"
+_FIND_ANY_QUOTA = f"{_QUOTA} WHERE u.id = {_USER_OF_ANY_ID.format('?3')}"
+
+
+class Standing(NamedTuple):
+    """A plan, its tokens, the user's own in their place, and what is used and reserved."""
+
+    plan: str
+    plan_tokens: int
+    token_quota: int | None
+    used: int
+    reserved: int
+
+
+def find_quota(connection: Connection, user_id: str, period_start_ms: int, now: int) -> Standing | None:
+    row = connection.fetch_one(_FIND_QUOTA, now, period_start_ms, user_id)
+    return Standing(*row) if row else None
+
+
+def find_any_quota(connection: Connection, any_id: str, period_start_ms: int, now: int) -> Standing | None:
+    """The same by Clerk's id or ours."""
+    row = connection.fetch_one(_FIND_ANY_QUOTA, now, period_start_ms, any_id)
+    return Standing(*row) if row else None
+
+
+_FIND_PAYER = f"""
+    SELECT u.id, p.monthly_tokens, u.token_quota, coalesce(c.total_tokens, 0)
+    FROM users u
+    JOIN plans p ON p.name = u.plan
+    LEFT JOIN usage_periods c ON c.user_id = u.id AND c.period_start_ms = ?2
+    WHERE u.id = {_USER_OF_ANY_ID.format("?1")}
+"""
 
 
 def find_payer(connection: Connection, any_id: str, period_start_ms: int) -> Payer | None:
     """By Clerk's id or ours."""
-    row = connection.fetch_one(
-        """SELECT u.id, p.monthly_tokens, u.token_quota, coalesce(c.total_tokens, 0)
-           FROM users u
-           JOIN plans p ON p.name = u.plan
-           LEFT JOIN usage_periods c ON c.user_id = u.id AND c.period_start_ms = ?2
-           WHERE u.id = coalesce(
-               (SELECT user_id FROM identities WHERE provider = 'clerk' AND subject = ?1), ?1)""",
-        any_id,
-        period_start_ms,
-    )
+    row = connection.fetch_one(_FIND_PAYER, any_id, period_start_ms)
     return Payer(*row) if row else None
 
 

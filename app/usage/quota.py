@@ -35,11 +35,20 @@ class Quota(NamedTuple):
 def read_quota(connection: Connection, user_id: str, now: int) -> Quota | None:
     """One indexed read, however long the ledger; None for a user that is not there."""
     period = period_of(now)
-    row = queries.find_quota(connection, user_id, period.start_ms, now)
-    if row is None:
+    return _as_quota(queries.find_quota(connection, user_id, period.start_ms, now), period)
+
+
+def read_any_quota(connection: Connection, any_id: str, now: int) -> Quota | None:
+    """The same, by Clerk's id or ours."""
+    period = period_of(now)
+    return _as_quota(queries.find_any_quota(connection, any_id, period.start_ms, now), period)
+
+
+def _as_quota(found: queries.Standing | None, period: Period) -> Quota | None:
+    if found is None:
         return None
-    plan, plan_tokens, override, used, reserved = row
-    return Quota(plan, monthly_tokens(plan_tokens, override), used, reserved, period)
+    total = monthly_tokens(found.plan_tokens, found.token_quota)
+    return Quota(found.plan, total, found.used, found.reserved, period)
 
 
 class QuotaSummary(msgspec.Struct, frozen=True):

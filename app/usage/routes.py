@@ -5,19 +5,16 @@ from starlette.responses import Response
 
 from app.edge import idempotency
 from app.edge.clock import now_ms
-from app.edge.database import Connection
 from app.edge.http import cached_response, db_of, find_header, find_query, gunzip, query_choice, read_body
 from app.edge.metrics import Metrics
 from app.edge.openapi import ADMIN, API_KEY, BEARER, Query, operation
 from app.errors import AppError, Forbidden, Invalid, NotFound
-from app.identity import queries as identity_queries
 from app.identity.authenticator import authenticate
 from app.identity.door import INGESTION, METERED
 from app.identity.principal import Principal, account_of
 from app.usage import ledger, quota, wire
 from app.usage.events import UNSUPPORTED, Event, Unsupported, read_event
 from app.usage.ledger import Outcome, Poster
-from app.usage.quota import Quota
 from app.usage.wire import Refused
 
 WRITE = "write:usage"
@@ -105,7 +102,7 @@ async def show_quota(request: Request) -> Response:
     if asked is None:
         found = await db_of(request).read_one(quota.read_quota, account_of(principal).user_id, now_ms())
     else:
-        found = await db_of(request).read(_read_any_quota, asked, now_ms())
+        found = await db_of(request).read_one(quota.read_any_quota, asked, now_ms())
     if found is None:
         raise NotFound("User not found")
     return cached_response(request, quota.view(found))
@@ -121,8 +118,3 @@ def _asked_user(request: Request, principal: Principal) -> str | None:
     if not (principal.is_operator or (principal.key is not None and principal.key.by_operator)):
         raise Forbidden("Another user's quota needs an operator's credential")
     return asked
-
-
-def _read_any_quota(connection: Connection, any_id: str, now: int) -> Quota | None:
-    user_id = identity_queries.find_user_id(connection, any_id)
-    return quota.read_quota(connection, user_id, now) if user_id else None
