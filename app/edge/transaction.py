@@ -1,14 +1,13 @@
 """Connection and Transaction: what a function that reads takes, and what one that writes takes."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from app.errors import Unavailable
 
-if TYPE_CHECKING:
-    from app.edge.archive import Archive
-
 Row = tuple[Any, ...]
+# Asked `(archived, sql, *values)` for rows that have left the core.
+FetchArchived = Callable[..., list[Row]]
 
 
 class TransactionLost(Unavailable):
@@ -42,12 +41,12 @@ class Transaction(Connection):
     would otherwise commit its statements one by one.
     """
 
-    __slots__ = ("_archive", "_archived", "_archived_known", "announced")
+    __slots__ = ("_archived", "_archived_known", "_fetch_archived", "announced")
 
-    def __init__(self, raw: Any, archive: "Archive | None" = None) -> None:
+    def __init__(self, raw: Any, fetch_archived: FetchArchived | None = None) -> None:
         super().__init__(raw)
         self.announced: list[tuple[str, str]] = []
-        self._archive = archive
+        self._fetch_archived = fetch_archived
         self._archived: Archived | None = None
         self._archived_known = False
 
@@ -81,9 +80,9 @@ class Transaction(Connection):
             self._archived, self._archived_known = find_archived(self), True
         if self._archived is None:
             return []
-        if self._archive is None:
+        if self._fetch_archived is None:
             raise Unavailable("Rows have left the database, and nobody said where to")
-        return self._archive.fetch(self._archived, sql, *values)
+        return self._fetch_archived(self._archived, sql, *values)
 
     def _require_open(self) -> None:
         if not self.raw.in_transaction:

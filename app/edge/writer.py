@@ -53,7 +53,7 @@ class Writer:
         self._path = path
         self._mounted = mount is not Mount.NONE
         self._committed = committed
-        self._archive = archive
+        self._fetch_archived = archive.fetch if archive is not None else None
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._waiting: deque[Job] = deque()
         self._gathered: list[Job] = []
@@ -164,7 +164,7 @@ class Writer:
         raw = self._begin()
         # Counted from here: a wait for another process's lock must not shrink the group to one job.
         begun = time.monotonic()
-        tx = Transaction(raw, self._archive)
+        tx = Transaction(raw, self._fetch_archived)
         execute = raw.execute
         taken = 0
         for job in jobs:
@@ -191,7 +191,7 @@ class Writer:
 
     def _run_alone(self, job: Job, announced: list[tuple[str, str]]) -> Position | None:
         try:
-            tx = Transaction(self._begin(), self._archive)
+            tx = Transaction(self._begin(), self._fetch_archived)
             job.value, job.error = job.fn(tx, *job.args), None
             position = self._commit(tx)
         except BaseException as error:  # noqa: BLE001 - as above
