@@ -44,8 +44,7 @@ class DelayProxy(OwnLoop):
 
     def _end_all(self) -> None:
         for task in self._serving:
-            if task is not None:
-                task.cancel()
+            task.cancel()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
