@@ -18,7 +18,7 @@ from app.edge import background, backup, membership, origins, replication, sqlit
 from app.edge.archive import Archive
 from app.edge.changes import Changes
 from app.edge.cors import Cors
-from app.edge.database import Database, Group
+from app.edge.database import Database, Group, at_start
 from app.edge.front import Front
 from app.edge.idempotency import Running
 from app.edge.membership import Membership
@@ -129,7 +129,7 @@ async def _open(
 
     listed = asyncio.Event()
     feed.listen(origins.TOPIC, lambda _: listed.set())
-    cors.set_rows(await db.read(origins.list_origins))
+    cors.set_rows(await at_start(db.read, origins.list_origins))
 
     outbound = Outbound(settings.outbound_allow)
     stack.push_async_callback(outbound.close)
@@ -268,7 +268,7 @@ async def _list_origins(db: Database, cors: Cors, listed: asyncio.Event) -> None
         await listed.wait()
         listed.clear()
         try:
-            cors.set_rows(await db.read(origins.list_origins))
+            cors.set_rows(await at_start(db.read, origins.list_origins))
         except AppError as error:
             log.warning("origins_not_read", error=error.message)
             listed.set()

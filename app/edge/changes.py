@@ -6,17 +6,14 @@ arrived, and one of another process (a command run beside the server) within FOL
 
 import asyncio
 import contextlib
-import time
 from collections import defaultdict
 from collections.abc import Callable
 
 import structlog
 
-from app.edge.database import Connection, Database, Group, Position, Transaction
-from app.errors import Unavailable
+from app.edge.database import Connection, Database, Group, Position, Transaction, at_start
 
 FOLLOW_SECONDS = 0.2
-START_SECONDS = 10.0
 KEPT_CHANGES = 10_000
 
 Listener = Callable[[str], None]
@@ -65,19 +62,9 @@ class Changes:
             self._tell(topic, key)
 
     async def start(self, db: Database) -> Position:
-        """Begin with the newest change: call this before any cache is filled. How far the core had come then.
-
-        The first reads of a replica's mount may take longer than one may there: they are tried again for a while.
-        """
-        until = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                self._sequence = await db.read(_newest)
-                return await self.catch_up(db)
-            except Unavailable:
-                if time.monotonic() > until:
-                    raise
-                await asyncio.sleep(FOLLOW_SECONDS)
+        """Begin with the newest change: call this before any cache is filled. How far the core had come then."""
+        self._sequence = await at_start(db.read, _newest)
+        return await at_start(self.catch_up, db)
 
     def wake(self) -> None:
         """Something may have changed: look now."""

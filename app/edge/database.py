@@ -1,6 +1,7 @@
 """Database: one SQLite file, with one writer thread and readers beside it."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
 from pathlib import Path
@@ -17,13 +18,14 @@ from app.edge.transaction import Connection, Position, Row, Transaction, find_ar
 from app.edge.writer import Writer
 from app.errors import Unavailable
 
-__all__ = ["Connection", "Database", "Group", "Position", "Row", "Transaction", "written_position"]
+__all__ = ["Connection", "Database", "Group", "Position", "Row", "Transaction", "at_start", "written_position"]
 
 T = TypeVar("T")
 
 READ_SECONDS = 2.0
 # An open read on a replica holds up its replication: docs/edge.md.
 REPLICA_READ_SECONDS = 0.05
+START_SECONDS, AGAIN_SECONDS = 10.0, 0.2
 SCAN_PAGE_ROWS = 1_000
 SCAN_CONNECTIONS = 2
 SCAN_WAIT_SECONDS = 8.0
@@ -182,3 +184,16 @@ class Database:
         await scanner.set_progress_handler(deadline.passed, sqlite.PROGRESS_STEPS if local else MOUNT_PROGRESS_STEPS)
         self._scan_deadlines[scanner] = deadline
         return scanner
+
+
+async def at_start(read: Callable[..., Awaitable[T]], *args: Any) -> T:
+    """What a start has to read. The first reads of a replica's mount may take longer than one may there: they are
+    tried again for a while. Unavailable."""
+    until = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            return await read(*args)
+        except Unavailable:
+            if time.monotonic() > until:
+                raise
+            await asyncio.sleep(AGAIN_SECONDS)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from app.edge import folder
-from app.edge.database import Connection, Database, Transaction
+from app.edge.database import Connection, Database, Transaction, at_start
 from app.edge.node import Node
 from app.identity import api_keys, queries, users
 from app.identity.ids import AK_PREFIX, Secret, hash_secret, new_ak_key, new_id
@@ -80,7 +80,7 @@ async def find_dev_user(db: Database, node: Node) -> Account | None:
     try:
         async with asyncio.timeout(DEV_USER_SECONDS):
             while True:
-                account = await db.read(queries.find_account, users.DEV_USER)
+                account: Account | None = await at_start(db.read, queries.find_account, users.DEV_USER)
                 if account is not None or node.is_primary:
                     return account
                 await asyncio.sleep(LOOK_SECONDS)

@@ -24,7 +24,7 @@ def instances_group() -> None:
 
 
 @instances_group.command("move")
-@click.argument("instance_id", metavar="ID", required=False)
+@click.argument("instance_id", metavar="[ID]", required=False)
 @click.option("--to", "region", metavar="REGION", help="The region that it shall live in.")
 @click.option("--lost", metavar="MACHINE", help="This machine will not come back: give away what lives on it.")
 @console.options

@@ -195,3 +195,21 @@ async def test_only_a_write_that_was_committed_has_a_position(things: Database) 
     position = await asyncio.create_task(position_after(writing=True))
     (row,) = await things.read(lambda connection: connection.fetch("SELECT epoch, sequence FROM replication_token"))
     assert position == row
+
+
+async def test_what_a_start_reads_is_asked_for_again_until_it_can_be_read(
+    things: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "AGAIN_SECONDS", 0.001)
+    refusals = iter([Unavailable("The first page of a mount takes long")] * 2)
+
+    def read(connection: Connection, value: int) -> int:
+        for refusal in refusals:
+            raise refusal
+        return value
+
+    assert await database.at_start(things.read, read, 7) == 7
+    monkeypatch.setattr(database, "START_SECONDS", 0)
+    refusals = iter([Unavailable("A disk that is gone")] * 3)
+    with pytest.raises(Unavailable, match="gone"):
+        await database.at_start(things.read, read, 7)
