@@ -4,6 +4,7 @@ import asyncio
 import json
 import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,6 @@ from app.identity.principal import Kind, Principal
 from app.instances import routes
 from app.instances.admission import Rooms
 from app.instances.draft import Caller
-from app.instances.hub import Hub
 from app.instances.hubs import Hubs
 from app.instances.queries import Actor
 from app.instances.store import Retention
@@ -135,18 +135,18 @@ async def live(tmp_path: Path, database: type[Database] = Database, **bounds: An
 
 
 @asynccontextmanager
-async def held(hub: Hub) -> AsyncIterator[None]:
-    """Inside the block the instance's file answers nothing: what is asked of the hub gathers."""
+async def held(thread: Executor) -> AsyncIterator[None]:
+    """Inside the block an instance's file answers nothing: what is asked of its hub, or of who opens it, gathers."""
     entered, leave = threading.Event(), threading.Event()
 
     def hold() -> None:
         entered.set()
         assert leave.wait(WAIT_SECONDS)
 
-    holding = asyncio.ensure_future(hub.on_thread(hold))
+    holding = thread.submit(hold)
     assert await asyncio.to_thread(entered.wait, WAIT_SECONDS)
     try:
         yield
     finally:
         leave.set()
-        await holding
+        await asyncio.wrap_future(holding)

@@ -26,7 +26,7 @@ async def test_sockets_that_bring_more_are_not_read_until_the_backlog_has_fallen
         name, backlog = await served.make("room"), served.hubs.backlog
         peers = [await stack.enter_async_context(served.joined(name)) for _ in range(WRITERS)]
         hub = await served.hubs.open(name)
-        async with held(hub):
+        async with held(hub._thread):
             await peers[0].say("set", key="first", value=0)
             for number in range(SETS):
                 for writer, peer in enumerate(peers):
@@ -47,7 +47,11 @@ async def test_a_frame_that_came_before_its_sender_had_joined_is_in_the_backlog_
     async with live(tmp_path) as served:
         name, backlog = await served.make("room"), served.hubs.backlog
         hub = await served.hubs.open(name)
-        async with held(hub), served.dial(name, None, since=0) as early, served.dial(name, None, since=0) as gone:
+        async with (
+            held(hub._thread),
+            served.dial(name, None, since=0) as early,
+            served.dial(name, None, since=0) as gone,
+        ):
             for peer in (early, gone):
                 await peer.say("set", key="k", value=VALUE)
             await comes(lambda: 2 * len(VALUE) < backlog.bytes <= 2 * FRAME_BYTES)
@@ -85,7 +89,7 @@ async def test_a_hub_that_has_too_much_to_do_says_so_and_goes_on(tmp_path: Path)
         async with served.joined(name) as peer:
             hub = await served.hubs.open(name)
             (member,) = hub.audience.members.values()
-            async with held(hub):
+            async with held(hub._thread):
                 await peer.say("set", key="k", value=1)
                 await peer.alive()
                 for _ in range(MAILBOX):
@@ -105,7 +109,7 @@ async def test_a_hub_that_has_too_much_to_do_is_closed_all_the_same(tmp_path: Pa
         async with served.joined(name) as peer:
             hub = await served.hubs.open(name)
             (member,) = hub.audience.members.values()
-            async with held(hub):
+            async with held(hub._thread):
                 await peer.say("set", key="k", value=1)
                 await peer.alive()
                 for _ in range(MAILBOX):

@@ -26,7 +26,7 @@ from app.instances.mailbox import Ask
 from app.instances.protocol import Set
 from app.instances.store import STORE_THREADS
 from app.webhooks import subscriptions
-from tests.instances.live import CLOCKWORK, Live, live
+from tests.instances.live import CLOCKWORK, Live, held, live
 from tests.projects.conftest import Json
 from tests.waiting import comes
 
@@ -86,16 +86,15 @@ async def test_who_leaves_while_an_instance_is_opened_leaves_one_hub_behind_and_
     """A handshake ends after some seconds; a file that comes from afar takes longer, and is there for the next."""
     async with live(tmp_path) as served:
         name = await served.make("room")
-        thread, go = served.hubs._stores.thread_of(name), threading.Event()
-        thread.submit(go.wait, 10)
-        first = asyncio.create_task(served.hubs.open(name))
-        await comes(lambda: thread._work_queue.qsize() == 1)
-        first.cancel()
-        await asyncio.wait([first])
-        second = asyncio.create_task(served.hubs.open(name))
-        await asyncio.sleep(0)
-        assert thread._work_queue.qsize() == 1, "it is being opened already"
-        go.set()
+        thread = served.hubs._stores.thread_of(name)
+        async with held(thread):
+            first = asyncio.create_task(served.hubs.open(name))
+            await comes(lambda: thread._work_queue.qsize() == 1)
+            first.cancel()
+            await asyncio.wait([first])
+            second = asyncio.create_task(served.hubs.open(name))
+            await asyncio.sleep(0)
+            assert thread._work_queue.qsize() == 1, "it is being opened already"
         assert [await second] == served.hubs.seen()
 
 

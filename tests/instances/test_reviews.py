@@ -23,7 +23,7 @@ from app.instances.reviews import MEMBERS_IN_A_ROW
 from app.projects import access, access_queries, group_queries, instances, share_queries
 from app.projects.share_queries import Place, Target
 from tests.instances.conftest import in_background, joined, turned_away
-from tests.instances.live import OPERATOR, Live, LivePeer, live
+from tests.instances.live import OPERATOR, Live, LivePeer, held, live
 from tests.projects.conftest import Cast, Person, add_person, delegate
 from tests.waiting import comes
 
@@ -189,14 +189,13 @@ async def test_what_is_made_read_only_while_it_is_opened_is_read_only(tmp_path: 
     """A file that comes from afar takes a while, and who may write would go on writing for as long as it is open."""
     async with live(tmp_path) as served:
         room = await served.make("room")
-        thread, go = served.hubs._stores.thread_of(room), threading.Event()
-        thread.submit(go.wait, 10)
-        opening = asyncio.create_task(served.hubs.open(room))
-        await comes(lambda: thread._work_queue.qsize() == 1)
-        form = instances.InstanceChange(is_readonly=True)
-        await served.db.write(instances.change, OPERATOR, room, form, now_ms())
-        await reviewed_all(served)
-        go.set()
+        thread = served.hubs._stores.thread_of(room)
+        async with held(thread):
+            opening = asyncio.create_task(served.hubs.open(room))
+            await comes(lambda: thread._work_queue.qsize() == 1)
+            form = instances.InstanceChange(is_readonly=True)
+            await served.db.write(instances.change, OPERATOR, room, form, now_ms())
+            await reviewed_all(served)
         assert (await opening).read_only
 
 
