@@ -16,6 +16,7 @@ from app.edge.flights import Flights
 from app.edge.homes import Home, Machine
 from app.edge.lease import Fenced
 from app.edge.ownership import Ownership
+from app.edge.peers import ASK_SECONDS
 from app.edge.placement import Destination
 from app.errors import Conflict, NotFound, Unavailable
 
@@ -136,6 +137,10 @@ class Keeper:
         """The same for what is in the replica as it was closed."""
         return await self._give(self._desk.send_home, home, to)
 
+    async def close(self) -> None:
+        """Who still asks is cancelled."""
+        await self._questions.close()
+
     async def _give(self, ask: Callable[[Home, Machine, str], Awaitable[Home]], home: Home, to: Machine) -> Home:
         session = self._owning.lease.session
         if session is None:
@@ -152,12 +157,14 @@ class Keeper:
     async def _find(self, name: str) -> Home | None:
         return self._owning.newest(name, await self._db.read_one(homes.find_home, name))
 
-    async def close(self) -> None:
-        await self._questions.close()
-
     async def _claim(self, name: str) -> Home:
-        """Who comes back when a home is lost comes with all the others, and they ask together."""
-        home = await self._questions.join_next(name, partial(self._desk.claim, name, self._owning.me))
+        """Who comes back when a home is lost comes with all the others, and they ask together. Each waits no longer
+        than for a question of its own, however long the one before has gone unanswered."""
+        try:
+            async with asyncio.timeout(ASK_SECONDS):
+                home = await self._questions.join_next(name, partial(self._desk.claim, name, self._owning.me))
+        except TimeoutError as error:
+            raise Unavailable("The primary does not say where it lives") from error
         self._owning.tell(home)
         return home
 

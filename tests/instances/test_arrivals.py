@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from app.edge import keeper
 from app.edge.clock import now_ms
 from app.edge.database import Database
 from app.edge.homes import Home, Machine
@@ -133,3 +134,18 @@ async def test_all_that_look_for_a_home_that_is_lost_ask_together_and_hear_of_th
     assert set(await asyncio.gather(*others)) == {Destination(HERE.region, HERE.machine)}
     assert await first == Destination(THERE.region, THERE.machine)
     assert owner.registry.asked == 2
+
+
+async def test_who_asks_behind_a_question_that_is_not_answered_waits_no_longer_than_for_its_own(
+    owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner.registry.held = asyncio.Event()
+    first = asyncio.create_task(owner.keeper.home_of(ROOM))
+    await comes(lambda: owner.registry.asked == 1)
+    owner.keeper.suspect(HERE.machine)
+    monkeypatch.setattr(keeper, "ASK_SECONDS", 0.01)
+    async with asyncio.timeout(5):
+        with pytest.raises(Unavailable):
+            await owner.keeper.home_of(ROOM)
+    owner.registry.held.set()
+    assert await first == Destination(HERE.region, HERE.machine)
